@@ -1,0 +1,47 @@
+"""Where the tests find real videos and golden numbers, and the order they run in."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def _outside(variable: str, name: str) -> Path:
+    """A folder of test material that is not part of the repository: `$variable`, else `../shared/name`."""
+    folder = Path(os.environ.get(variable, REPOSITORY.parent / "shared" / name))
+    if not folder.is_dir():
+        pytest.skip(f"no test material at {folder}; set {variable} to a folder that holds it")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def real_videos() -> Path:
+    """Folder with `codecs/`, `codecs.tsv` and `fights/` (see CONTRIBUTING in docs/)."""
+    return _outside("TIN_TEST_VIDEOS", "videos")
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """Folder with the golden numbers of the public implementations."""
+    return _outside("TIN_TEST_GOLDEN", "golden")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Fast tests first; long proofs only when asked for with `-m prove`; GPU tests only where there is a GPU."""
+    if "prove" not in (config.getoption("-m") or ""):
+        proofs = [item for item in items if item.get_closest_marker("prove")]
+        if proofs:
+            config.hook.pytest_deselected(items=proofs)
+            items[:] = [item for item in items if item not in proofs]
+    if any(item.get_closest_marker("gpu") for item in items):
+        import torch
+
+        if not torch.cuda.is_available():
+            for item in items:
+                if item.get_closest_marker("gpu"):
+                    item.add_marker(pytest.mark.skip(reason="no CUDA GPU on this machine"))
+    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
