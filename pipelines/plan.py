@@ -1,0 +1,179 @@
+"""What to decode and crop: a clip's plan, a pure function of the video, the settings and (seed, epoch, id)."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines import crops, sampling
+from pipelines.errors import SettingsError
+
+if TYPE_CHECKING:
+    from pipelines.annotations import VideoEntry
+    from pipelines.index import VideoInfo
+
+TRAIN_SAMPLING = ("train", "keep_tail", "dense_train", "test")
+TEST_SAMPLING = ("test", "twice", "dense_test")
+TRAIN_CROPS = ("multi_scale", "center")
+TEST_CROPS = ("center", "three", "ten")
+MAX_SEGMENTS = 1024
+MAX_SIDE = 8192
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipSpec:
+    """How clips are cut from videos. The defaults are MMAction2's TIN recipes for Kinetics.
+
+    Raises SettingsError, naming the field and what it may be, for settings that cannot work.
+    """
+
+    num_segments: int = 8
+    """T, frames of a clip."""
+    input_size: int = 224
+    """Height and width of the frames that the model sees, pixels."""
+    short_side: int = 256
+    """The frame is cropped as if its short side had been resized to this, pixels."""
+    train_sampling: str = "train"
+    """How training draws frames: train, keep_tail, dense_train or test (see sampling.segment_indices)."""
+    test_sampling: str = "test"
+    """How testing picks frames: test (one clip), twice (two) or dense_test (ten)."""
+    train_crop: str = "multi_scale"
+    """multi_scale (random) or center."""
+    scales: tuple[float, ...] = (1.0, 0.875, 0.75, 0.66)
+    """Sides of multi_scale crops, as parts of the short side."""
+    num_crop_offsets: int = 5
+    """Places of multi_scale crops: 5, or 13 as in TSM's configurations."""
+    test_crop: str = "center"
+    """center (one view), three (squares of short_side) or ten (corners and centre, with mirrors)."""
+    flip: float = 0.5
+    """Probability that a training clip is mirrored; 0 where left and right are labels."""
+    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    """Subtracted from R, G, B in 0…255."""
+    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    """Then divided by this."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):  # lists from a settings file are as good as tuples
+            value = getattr(self, field.name)
+            if isinstance(value, list):
+                object.__setattr__(self, field.name, tuple(value))
+        _whole("num_segments", self.num_segments, 1, MAX_SEGMENTS)
+        _whole("input_size", self.input_size, 1, MAX_SIDE)
+        _whole("short_side", self.short_side, 1, MAX_SIDE)
+        if self.short_side < self.input_size:
+            raise SettingsError(
+                f"short_side {self.short_side} is smaller than input_size {self.input_size}: "
+                f"a crop of {self.input_size} does not fit; raise short_side or lower input_size"
+            )
+        _choice("train_sampling", self.train_sampling, TRAIN_SAMPLING)
+        _choice("test_sampling", self.test_sampling, TEST_SAMPLING)
+        _choice("train_crop", self.train_crop, TRAIN_CROPS)
+        _choice("test_crop", self.test_crop, TEST_CROPS)
+        if not self.scales or not all(_number(s) and 0 < s <= 1 for s in self.scales):
+            raise SettingsError(f"scales {self.scales} must be one or more numbers in (0, 1]")
+        if self.num_crop_offsets not in crops.OFFSETS:
+            raise SettingsError(f"num_crop_offsets {self.num_crop_offsets!r} must be 5 or 13")
+        if not _number(self.flip) or not 0 <= self.flip <= 1:
+            raise SettingsError(f"flip {self.flip!r} is a probability: it must be between 0 and 1")
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != 3 or not all(_number(v) and np.isfinite(v) for v in values):
+                raise SettingsError(f"{name} {values} must be three numbers, for R, G and B in 0…255")
+        if min(self.std) <= 0:
+            raise SettingsError(f"std {self.std} must be above 0")
+
+    def num_clips(self, *, training: bool) -> int:
+        """Clips a video: 1 in training; 2 for `twice`, 10 for `dense_test`."""
+        return 1 if training else sampling.num_clips(self.test_sampling)
+
+    def num_crops(self, *, training: bool) -> int:
+        """Crops a clip: 1 in training; 3 for `three`, 10 for `ten`."""
+        return 1 if training else {"center": 1, "three": 3, "ten": 10}[self.test_crop]
+
+    def num_views(self, *, training: bool) -> int:
+        """V, views a video: crops × clips."""
+        return self.num_clips(training=training) * self.num_crops(training=training)
+
+
+@dataclass(frozen=True)
+class ClipPlan:
+    """What is taken from one video. View v is crop v // clips of clip v % clips."""
+
+    indices: NDArray[np.int64]
+    """(clips, T) frame indices from 0."""
+    boxes: NDArray[np.float64]
+    """(crops, 4): y, x, height, width in pixels of the frame as displayed (rotation applied), fractions kept."""
+    flips: NDArray[np.bool_]
+    """(crops,): mirror left to right."""
+    label: int | None
+    id: int
+    """Position in the list."""
+
+    @property
+    def num_views(self) -> int:
+        return len(self.indices) * len(self.boxes)
+
+
+def make_plan(
+    entry: VideoEntry, info: VideoInfo, spec: ClipSpec, *, training: bool, seed: int, epoch: int, id: int
+) -> ClipPlan:
+    """The plan of one clip. The same arguments give the same plan anywhere; `entry` gives the label alone.
+
+    In training, frames, crop and flip are drawn from a generator seeded with (seed, epoch, id); in testing nothing is
+    random. `seed`, `epoch` and `id` must not be negative.
+    """
+    size = info.height, info.width
+    resized = crops.resized_size(*size, spec.short_side)
+    views: Sequence[tuple[crops.Box, bool]]
+    if training:
+        rng = generator(seed, epoch, id)
+        indices = sampling.segment_indices(info.num_frames, spec.num_segments, spec.train_sampling, rng)
+        if spec.train_crop == "multi_scale":
+            box = crops.multi_scale_crop(
+                *resized, rng, input_size=spec.input_size, scales=spec.scales, num_offsets=spec.num_crop_offsets
+            )
+        else:
+            box = crops.center_crop(*resized, spec.input_size)
+        views = [(box, bool(rng.random() < spec.flip))]
+    else:
+        indices = sampling.segment_indices(info.num_frames, spec.num_segments, spec.test_sampling)
+        if spec.test_crop == "center":
+            views = [(crops.center_crop(*resized, spec.input_size), False)]
+        elif spec.test_crop == "three":
+            views = [(box, False) for box in crops.three_crop(*resized)]
+        else:
+            views = crops.ten_crop(*resized, spec.input_size)
+    return ClipPlan(
+        indices=indices.reshape(-1, spec.num_segments),
+        boxes=np.array([crops.to_source(box, resized, size) for box, _ in views], dtype=np.float64),
+        flips=np.array([flip for _, flip in views], dtype=np.bool_),
+        label=entry.label,
+        id=id,
+    )
+
+
+def generator(*keys: int) -> np.random.Generator:
+    """A generator that depends on the non-negative whole numbers `keys` alone; equal on every platform."""
+    if min(keys) < 0:
+        raise SettingsError(f"seed, epoch and id must not be negative, got {keys}")
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(keys)))
+
+
+def _whole(name: str, value: object, low: int, high: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise SettingsError(f"{name} {value!r} must be a whole number from {low} to {high}")
+
+
+def _choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        near = difflib.get_close_matches(str(value), allowed, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise SettingsError(f"{name} {value!r} must be one of {', '.join(allowed)}{hint}")
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
