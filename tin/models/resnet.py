@@ -1,0 +1,152 @@
+"""torchvision's ResNet with a temporal module before each block's first convolution, averaged over a clip's frames."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+
+from tin.errors import TinError, unknown_name
+from tin.models.interlace import TIN_SHIFT_DIV, TSM_SHIFT_DIV, TemporalInterlace, TemporalShift
+
+ARCHITECTURES = tuple(f"{kind}_resnet{depth}" for kind in ("tin", "tsm", "tsn") for depth in (18, 34, 50, 101))
+
+
+def build_model(
+    arch: str,
+    num_classes: int,
+    num_segments: int = 8,
+    dropout: float = 0.5,
+    shift_div: int | None = None,
+) -> TemporalResNet:
+    """Build a network for clips of `num_segments` frames, randomly initialised.
+
+    Args:
+        arch: `{tin,tsm,tsn}_resnet{18,34,50,101}`: TIN learns its shifts, TSM shifts by one frame, TSN not at all.
+        num_classes: size of the logits.
+        num_segments: T, the frames of a clip.
+        dropout: probability before the classifier (the recipes use 0.8 for Something-Something, 0.5 for Kinetics).
+        shift_div: one channel in `shift_div` is shifted (TSM: each way). None: 4 for TIN, 8 for TSM, as in the papers.
+
+    Returns:
+        A module with forward(frames (N·T, 3, H, W), any memory format) -> logits (N, num_classes), at least float32.
+        Parameter names are torchvision's, plus `layerL.B.tin.*` for TIN.
+
+    Raises:
+        TinError: a name or a number that cannot be, with the valid ones.
+    """
+    if arch not in ARCHITECTURES:
+        raise unknown_name("architecture", arch, ARCHITECTURES)
+    return TemporalResNet(arch, num_classes, num_segments, dropout, shift_div)
+
+
+class TemporalResNet(ResNet):
+    """A ResNet over frames whose residual branches may look at neighbouring frames; use `build_model`.
+
+    Attributes:
+        arch, num_classes, num_segments, shift_div (None for TSN): as given, or the default that was filled in.
+    """
+
+    def __init__(self, arch: str, num_classes: int, num_segments: int, dropout: float, shift_div: int | None) -> None:
+        _check(arch, num_classes, num_segments, dropout, shift_div)
+        kind, _, depth = arch.partition("_resnet")
+        block, blocks = _LAYOUT[int(depth)]
+        super().__init__(block, list(blocks), num_classes=num_classes)
+        self.arch = arch
+        self.num_classes = num_classes
+        self.num_segments = num_segments
+        self.shift_div = shift_div if shift_div is not None else _DEFAULT_SHIFT_DIV[kind]
+        self.dropout = nn.Dropout(dropout)
+        nn.init.normal_(self.fc.weight, std=0.001)
+        nn.init.zeros_(self.fc.bias)
+        self._insert_temporal_modules(kind)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Logits (N, num_classes) of clips given as frames (N·T, 3, H, W), clip by clip in time order.
+
+        Raises:
+            TinError: the frames have another rank, not three channels, or are no whole number of clips.
+        """
+        if frames.dim() != 4 or frames.shape[1] != 3:
+            raise TinError(f"frames must be (clips · {self.num_segments}, 3, height, width); got {tuple(frames.shape)}")
+        if frames.shape[0] == 0 or frames.shape[0] % self.num_segments:
+            raise TinError(
+                f"{frames.shape[0]} frames are no whole number of clips of {self.num_segments}: "
+                f"give a multiple of num_segments, or build the model with the loader's num_segments"
+            )
+        x = self.maxpool(self.relu(self.bn1(self.conv1(frames))))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        x = torch.flatten(self.avgpool(x), 1)
+        logits = self.fc(self.dropout(x))
+        logits = logits.view(-1, self.num_segments, self.num_classes)
+        # The mean is worth its float32: in bfloat16 close classes would tie.
+        return logits.mean(dim=1, dtype=torch.promote_types(logits.dtype, torch.float32))
+
+    def _insert_temporal_modules(self, kind: str) -> None:
+        if kind == "tsn":
+            return
+        shift_div = self.shift_div
+        assert shift_div is not None
+        # TSM's authors shift every second block of every stage once layer3 has 23 blocks or more (ResNet-101), and
+        # MMAction2 after them: published weights are trained so. TIN interlaces every block at any depth.
+        step = 2 if kind == "tsm" and len(self.layer3) >= 23 else 1
+        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+            for block in list(stage)[::step]:
+                channels = block.conv1.in_channels
+                block.tin = (
+                    TemporalInterlace(channels, self.num_segments, shift_div)
+                    if kind == "tin"
+                    else TemporalShift(channels, self.num_segments, shift_div)
+                )
+
+
+class TemporalBasicBlock(BasicBlock):
+    """torchvision's BasicBlock (ResNet-18, -34) whose residual branch starts with the child `tin`."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)
+        self.tin: nn.Module = nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.relu(self.bn1(self.conv1(self.tin(x))))
+        out = self.bn2(self.conv2(out))
+        out += x if self.downsample is None else self.downsample(x)
+        return self.relu(out)
+
+
+class TemporalBottleneck(Bottleneck):
+    """torchvision's Bottleneck (ResNet-50, -101) whose residual branch starts with the child `tin`."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)
+        self.tin: nn.Module = nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.relu(self.bn1(self.conv1(self.tin(x))))
+        out = self.relu(self.bn2(self.conv2(out)))
+        out = self.bn3(self.conv3(out))
+        out += x if self.downsample is None else self.downsample(x)
+        return self.relu(out)
+
+
+_LAYOUT = {
+    18: (TemporalBasicBlock, (2, 2, 2, 2)),
+    34: (TemporalBasicBlock, (3, 4, 6, 3)),
+    50: (TemporalBottleneck, (3, 4, 6, 3)),
+    101: (TemporalBottleneck, (3, 4, 23, 3)),
+}
+_DEFAULT_SHIFT_DIV: dict[str, int | None] = {"tin": TIN_SHIFT_DIV, "tsm": TSM_SHIFT_DIV, "tsn": None}
+
+
+def _check(arch: str, num_classes: int, num_segments: int, dropout: float, shift_div: int | None) -> None:
+    """Refuse numbers that no network can have."""
+    if num_classes < 1:
+        raise TinError(f"num_classes must be at least 1; got {num_classes}")
+    if num_segments < 1:
+        raise TinError(f"num_segments must be at least 1; got {num_segments}")
+    if not 0 <= dropout < 1:
+        raise TinError(f"dropout must be at least 0 and less than 1; got {dropout}")
+    if shift_div is not None and arch.startswith("tsn"):
+        raise TinError(f"{arch} shifts nothing: leave shift_div out, or choose a tin or tsm architecture")
+    if shift_div is not None and shift_div < 1:
+        raise TinError(f"shift_div must be at least 1; got {shift_div}")
