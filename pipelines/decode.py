@@ -1,0 +1,166 @@
+"""Decoding just the wanted frames of a video with PyAV, on one thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from pipelines.errors import DecodeError
+from pipelines.media import PacketScan, open_video, quarter_turns, scan_packets
+
+Frames = NDArray[np.uint8]
+Allocate = Callable[[tuple[int, ...]], Frames]
+
+# Above this many bytes the packets of a file are not held in memory, and it is decoded from its start.
+HELD_BYTES = 1 << 30
+# Decoders that drop an unwanted unreferenced frame and nothing else; libdav1d (AV1) loses frames next to it.
+_DROPPING = frozenset(("h264", "hevc"))
+
+
+def decode_frames(
+    path: str | Path, indices: Sequence[int] | NDArray[np.int64], *, allocate: Allocate | None = None
+) -> Frames:
+    """The frames at `indices` (from 0, in display order; any order, repeats allowed).
+
+    Only the groups of pictures that hold a wanted frame are decoded, and in them no unreferenced frame that nobody
+    wants; frames are known by their time stamps. Where these cannot be trusted the file is decoded from its start and
+    frames are counted. Both give the same pixels. Display rotation is applied, by the nearest quarter turn.
+
+    Args:
+        path: a video file in any format of PyAV's FFmpeg.
+        indices: T frame indices.
+        allocate: makes the result from its shape; numpy.empty by default.
+
+    Returns:
+        uint8 (T, H, W, 3), RGB. Frames of another size than the first one's are resized to it.
+
+    Raises:
+        DecodeError: the file cannot be opened or decoded, or has no frame at one of `indices`; with path and counts.
+    """
+    path = Path(path)
+    wanted = np.asarray(indices, dtype=np.int64)
+    if wanted.size == 0 or wanted.min() < 0:
+        raise DecodeError(path, f"cannot decode frames {wanted.tolist()}: ask for one or more indices from 0")
+    out = _Output(path, wanted, allocate or (lambda shape: np.empty(shape, np.uint8)))
+    if path.exists() and path.stat().st_size <= HELD_BYTES:
+        with open_video(path) as (container, stream):
+            _decode_groups(container, stream, out)
+    if not out.complete:
+        out.clear()
+        with open_video(path) as (container, stream):
+            _decode_from_start(container, stream, out)
+    return out.finish()
+
+
+class _Output:
+    """The result being filled."""
+
+    def __init__(self, path: Path, indices: NDArray[np.int64], allocate: Allocate) -> None:
+        self.path, self.allocate, self.count = path, allocate, len(indices)
+        self.places: dict[int, list[int]] = {}
+        for place, index in enumerate(indices.tolist()):
+            self.places.setdefault(index, []).append(place)
+        self.last = max(self.places)
+        self.missing = set(self.places)
+        self.array: Frames | None = None
+        self.size = (0, 0)
+
+    @property
+    def complete(self) -> bool:
+        return not self.missing
+
+    def clear(self) -> None:
+        self.missing = set(self.places)
+
+    def put(self, index: int, frame: VideoFrame) -> None:
+        if index not in self.missing:
+            return
+        turns = quarter_turns(frame.rotation)
+        if self.array is None:
+            self.size = frame.width, frame.height
+            height, width = (frame.width, frame.height) if turns % 2 else (frame.height, frame.width)
+            self.array = self.allocate((self.count, height, width, 3))
+        image = frame.to_ndarray(format="rgb24", width=self.size[0], height=self.size[1])
+        first, *others = self.places[index]
+        self.array[first] = np.rot90(image, turns)
+        for place in others:
+            self.array[place] = self.array[first]
+        self.missing.discard(index)
+
+    def finish(self) -> Frames:
+        assert self.array is not None
+        return self.array
+
+
+def _decode_from_start(container: InputContainer, stream: VideoStream, out: _Output) -> None:
+    number = 0
+    try:
+        for frame in container.decode(stream):
+            out.put(number, frame)
+            number += 1
+            if number > out.last:
+                return
+    except (av.FFmpegError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise DecodeError(
+            out.path, f"decoding failed after {number} frames ({reason}); frame {out.last} was wanted"
+        ) from None
+    raise DecodeError(out.path, f"only {number} frames decode; frame {out.last} was wanted")
+
+
+def _decode_groups(container: InputContainer, stream: VideoStream, out: _Output) -> None:
+    """Fill `out` as far as time stamps allow; leave it incomplete where they, or the stream, do not."""
+    scan = scan_packets(container, stream)
+    ranks = scan.ranks()
+    if ranks is None or out.last >= len(ranks):
+        return
+    times = {time: rank for time, rank in ranks.items() if rank in out.places}
+    context = stream.codec_context
+    dropping = context.codec.canonical_name in _DROPPING
+    try:
+        for first, last in _runs(scan, times):
+            for position in range(first, last + 1):
+                packet = scan.packets[position]
+                # Dropping a frame that no other refers to changes no other frame's pixels.
+                context.skip_frame = "NONREF" if dropping and packet.pts not in times else "DEFAULT"
+                _take(context.decode(packet), times, out)
+            context.skip_frame = "DEFAULT"
+            _take(context.decode(None), times, out)
+            context.flush_buffers()
+    except (av.FFmpegError, ValueError):
+        return
+
+
+def _take(frames: list[VideoFrame], times: dict[int, int], out: _Output) -> None:
+    for frame in frames:
+        if frame.pts is not None and frame.pts in times:
+            out.put(times[frame.pts], frame)
+
+
+def _runs(scan: PacketScan, times: dict[int, int]) -> Iterator[tuple[int, int]]:
+    """Runs (first, last) of packets, in decode order, that give the frames at `times`.
+
+    A run starts at a keyframe that is shown no later than the wanted frame: frames that follow a keyframe in the file
+    but precede it on screen need the group before.
+    """
+    keys = [(position, p.pts) for position, p in enumerate(scan.packets) if p.is_keyframe and p.pts is not None]
+    needed = sorted(
+        (max((key for key, time in keys if key <= position and time <= packet.pts), default=0), position)
+        for position, packet in enumerate(scan.packets)
+        if scan.shown[position] and packet.pts in times
+    )
+    runs: list[list[int]] = []
+    for first, last in needed:
+        if runs and first <= runs[-1][1] + 1:
+            runs[-1][1] = max(runs[-1][1], last)
+        else:
+            runs.append([first, last])
+    for first, last in runs:
+        yield first, last
