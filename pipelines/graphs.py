@@ -1,0 +1,187 @@
+"""The DALI graph of a batch: frames in, one resample of each crop, mirror, normalise, cast, channels-last tensor out.
+
+The same operators run on either device; only where frames come from differs (`SOURCES`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from nvidia.dali import Pipeline, fn, types
+
+from pipelines.plan import ClipPlan, ClipSpec
+from pipelines.probe import VideoInfo
+
+SOURCES = {
+    "decoded": "uint8 (clips·T, H, W, 3) arrays, upright, decoded elsewhere",
+    "video": "paths of video files, read and decoded by DALI: NVDEC on a GPU; VP8, VP9 and MJPEG on a CPU",
+    "images": "paths of image files, clips·T a plan, read and decoded by DALI: nvJPEG on a GPU",
+}
+
+_DALI_TYPES = {
+    torch.float32: types.FLOAT,
+    torch.float16: types.FLOAT16,
+    torch.bfloat16: types.FLOAT,  # DALI has no bfloat16: cast on the device afterwards
+}
+
+
+class ClipGraph:
+    """Turns the plans of a batch and their frames into one tensor.
+
+    Args:
+        spec: sizes, mean and std.
+        source: a key of `SOURCES`.
+        num_crops: crops of every plan.
+        batch_size: most plans in one call.
+        num_frames: clips·T, frames of every plan.
+        device: where the operators run and the result lies.
+        dtype: of the result: float32, float16 or bfloat16.
+        rotated: whether some videos need turning; `video` alone turns frames, the other sources are upright.
+        num_threads: CPU threads of DALI.
+
+    A failed call leaves the pipeline invalid (DALI does not say which sample did it): call `rebuild`.
+    """
+
+    def __init__(
+        self,
+        spec: ClipSpec,
+        source: str,
+        *,
+        num_crops: int,
+        batch_size: int,
+        num_frames: int,
+        device: torch.device,
+        dtype: torch.dtype,
+        rotated: bool = False,
+        num_threads: int = 2,
+    ) -> None:
+        self._spec, self._source, self._num_crops, self._num_frames = spec, source, num_crops, num_frames
+        self._device, self._dtype, self._rotated, self._num_threads = device, dtype, rotated, num_threads
+        self._samples = batch_size * (num_frames if source == "images" else 1)
+        self._pipeline = self._build()
+
+    def __call__(
+        self, plans: Sequence[ClipPlan], infos: Sequence[VideoInfo], inputs: Sequence[Any], stream: Any = None
+    ) -> torch.Tensor:
+        """Frames of a batch.
+
+        Args:
+            plans: N plans.
+            infos: what the index knows of each.
+            inputs: per plan, what the source takes: an array, a path, or a list of clips·T paths.
+            stream: CUDA stream on which the result will be ready; GPU only.
+
+        Returns:
+            (N·V·T, 3, input_size, input_size) in channels_last memory, views in the plan's order. With one crop it is
+            DALI's own memory, which stays as it is for as long as the tensor lives; more crops are joined by a copy.
+
+        Raises:
+            RuntimeError: DALI cannot read or decode one of the inputs.
+        """
+        rois = [relative_rois(plan, info, turned=self._turns(info)) for plan, info in zip(plans, infos, strict=True)]
+        flips = [plan.flips.astype(np.int32) for plan in plans]
+        feed = self._pipeline.feed_input
+        if self._source == "decoded":
+            feed("frames", list(inputs), layout="FHWC")
+        elif self._source == "video":
+            feed("paths", [_text(path) for path in inputs])
+            feed("indices", [plan.indices.reshape(-1).astype(np.int32) for plan in plans])
+        else:
+            feed("paths", [_text(path) for paths in inputs for path in paths])
+            rois = [roi for roi in rois for _ in range(self._num_frames)]
+            flips = [flip for flip in flips for _ in range(self._num_frames)]
+        feed("rois", rois)
+        feed("flips", flips)
+        if self._rotated:
+            feed("angles", [np.float32(90 * self._turns(info)) for info in infos])
+        outputs = self._pipeline.run(cuda_stream=stream) if stream is not None else self._pipeline.run()
+        S = self._spec.input_size
+        crops = [torch.from_dlpack(output.as_tensor()).view(len(plans), -1, S, S, 3) for output in outputs]
+        frames = crops[0] if len(crops) == 1 else torch.stack(crops, dim=1)
+        frames = frames.view(-1, S, S, 3).permute(0, 3, 1, 2)
+        return frames.to(self._dtype) if frames.dtype != self._dtype else frames
+
+    def rebuild(self) -> None:
+        """Replace a pipeline that a failed call has made invalid."""
+        self._pipeline = self._build()
+
+    def _turns(self, info: VideoInfo) -> int:
+        return info.rotation // 90 if self._source == "video" else 0
+
+    def _build(self) -> Pipeline:
+        gpu = self._device.type == "cuda"
+        pipeline = Pipeline(
+            batch_size=self._samples,
+            num_threads=self._num_threads,
+            device_id=self._device.index or 0 if gpu else None,
+            exec_dynamic=True,  # its outputs own their memory, so a batch is never overwritten
+            prefetch_queue_depth=1,
+        )
+        with pipeline:
+            rois = fn.external_source(name="rois", ndim=2, dtype=types.FLOAT)
+            flips = fn.external_source(name="flips", ndim=1, dtype=types.INT32)
+            frames = self._frames(gpu)
+            angles = fn.external_source(name="angles", ndim=0, dtype=types.FLOAT) if self._rotated else None
+            outputs = [self._crop(frames, rois, flips, angles, crop) for crop in range(self._num_crops)]
+            pipeline.set_outputs(*outputs)
+        pipeline.build()
+        return pipeline
+
+    def _frames(self, gpu: bool) -> Any:
+        if self._source == "decoded":
+            frames = fn.external_source(name="frames", ndim=4, dtype=types.UINT8, layout="FHWC", no_copy=not gpu)
+            return frames.gpu() if gpu else frames
+        encoded = fn.io.file.read(fn.external_source(name="paths", ndim=1, dtype=types.UINT8))
+        device = "mixed" if gpu else "cpu"
+        if self._source == "images":
+            return fn.decoders.image(encoded, device=device, output_type=types.RGB)
+        indices = fn.external_source(name="indices", ndim=1, dtype=types.INT32)
+        return fn.decoders.video(encoded, frames=indices, device=device)
+
+    def _crop(self, frames: Any, rois: Any, flips: Any, angles: Any, crop: int) -> Any:
+        size = self._spec.input_size
+        out = fn.resize(
+            frames,
+            size=[size, size],
+            roi_start=rois[crop, 0:2],
+            roi_end=rois[crop, 2:4],
+            roi_relative=True,
+            interp_type=types.INTERP_LINEAR,
+            antialias=False,  # as the peers resize
+        )
+        if angles is not None:
+            out = fn.rotate(out, angle=angles, size=[size, size], interp_type=types.INTERP_NN)
+        return fn.crop_mirror_normalize(
+            out,
+            mirror=flips[crop],
+            dtype=_DALI_TYPES[self._dtype],
+            output_layout="HWC" if self._source == "images" else "FHWC",
+            mean=list(self._spec.mean),
+            std=list(self._spec.std),
+        )
+
+
+def relative_rois(plan: ClipPlan, info: VideoInfo, *, turned: int = 0) -> NDArray[np.float32]:
+    """(crops, 4) y0, x0, y1, x1 of the plan's boxes as parts of the frame.
+
+    `turned`: quarter turns counter-clockwise by which the decoder's frame is still to be turned; the boxes are
+    then those of the frame before turning.
+    """
+    y, x, h, w = (plan.boxes / [info.height, info.width, info.height, info.width]).T
+    y0, x0, y1, x1 = y, x, y + h, x + w
+    if turned == 1:
+        y0, x0, y1, x1 = x0, 1 - y1, x1, 1 - y0
+    elif turned == 2:
+        y0, x0, y1, x1 = 1 - y1, 1 - x1, 1 - y0, 1 - x0
+    elif turned == 3:
+        y0, x0, y1, x1 = 1 - x1, y0, 1 - x0, y1
+    return np.stack([y0, x0, y1, x1], axis=1).astype(np.float32)
+
+
+def _text(path: str | Path) -> NDArray[np.uint8]:
+    return np.frombuffer(str(path).encode("utf-8", "surrogateescape"), np.uint8)

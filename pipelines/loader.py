@@ -1,0 +1,378 @@
+"""The loader: an epoch's batches, in a fixed order, made ahead of the consumer."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pipelines import order
+from pipelines.annotations import VideoList
+from pipelines.clips import EpochClips, Failure, Failures, FileMaker, Made, Maker, WorkerMaker, logger
+from pipelines.errors import DataError, SettingsError
+from pipelines.graphs import ClipGraph
+from pipelines.index import VideoIndex
+from pipelines.plan import ClipSpec
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+# What NVDEC decodes wherever NVIDIA's data centre GPUs since Ampere do, and DALI's video decoder passes to it.
+_NVDEC_CODECS = frozenset(("h264", "hevc", "vp8", "vp9"))
+_NVDEC_FORMATS = frozenset(("yuv420p", "yuvj420p"))
+_NVDEC_MIN_SIDE = 144  # pixels; HEVC's minimum, the largest of them
+
+_POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """N videos of V views of T frames."""
+
+    frames: torch.Tensor
+    """(N·V·T, 3, input_size, input_size), normalised, channels_last, of the loader's dtype and device. It is the caller's:
+    nothing overwrites it."""
+    labels: torch.Tensor
+    """(N,) int64 on the same device; −1 where the list has none."""
+    ids: NDArray[np.int64]
+    """(N,) positions in the list; in training a substitute's own."""
+    num_views: int
+    """V; 1 but for test crops and clips."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoaderStats:
+    """What a loader has done since it was made."""
+
+    clips: int
+    """Videos handed out."""
+    wait_seconds: float
+    """Time that the consumer waited for batches."""
+    bad: int
+    """Places of batches that held a substitute (training); videos that failed (testing)."""
+
+
+class Loader:
+    """Iterate over it for the batches of one epoch. Close it, or use it in `with`.
+
+    The order, and every clip in it, depends on (seed, epoch) alone: not on the number of workers, nor on the world size
+    when batch_size · world_size stays the same. Training visits a permutation of the list and drops the last partial
+    global batch (a list shorter than one is repeated). Testing visits each video once, in list order, shared out over
+    the ranks; the last batch may be smaller, and a rank with nothing left, or a batch in which no video can be read,
+    yields none, so the steps of ranks may differ by some in testing: do not call collectives in that loop.
+
+    A video that cannot be read, by the index or at run time, is in training replaced by another that (seed, epoch, id)
+    determine, and counted; in testing it is left out. `failures` names all.
+
+    On the CPU, videos are decoded by PyAV in processes of their own, which import neither torch nor DALI and may die
+    without harm; DALI resizes and normalises. On a GPU DALI decodes with NVDEC, unless the list holds videos that NVDEC
+    does not take: then PyAV decodes and DALI's GPU operators do the rest. Frame folders are read and decoded by DALI.
+
+    Args:
+        video_list: the videos. All files or all frame folders.
+        index: built from that list.
+        spec: sampling, crops and sizes.
+        batch_size: videos a batch and rank.
+        training: random clips and order, or all videos once in order.
+        seed: of all random draws, not negative.
+        device: "cpu", "cuda" or "cuda:N".
+        dtype: "float32", "float16" or "bfloat16" (cast on the device; DALI has none).
+        rank, world_size: this process's share.
+        num_workers: decoding processes; None for the cores of this process divided by the ranks of this machine
+            ($LOCAL_WORLD_SIZE), at most 16. 0 decodes in a thread of this process.
+        prefetch: finished batches that may wait for the consumer.
+        max_bad: largest allowed part of the list that cannot be read; None for any.
+
+    Raises:
+        SettingsError: an impossible argument.
+        DataError: an empty list, nothing readable, more than max_bad unreadable, or files mixed with frame folders.
+    """
+
+    def __init__(
+        self,
+        video_list: VideoList,
+        index: VideoIndex,
+        spec: ClipSpec,
+        *,
+        batch_size: int,
+        training: bool,
+        seed: int = 0,
+        device: str | torch.device = "cpu",
+        dtype: str | torch.dtype = "float32",
+        rank: int = 0,
+        world_size: int = 1,
+        num_workers: int | None = None,
+        prefetch: int = 2,
+        max_bad: float | None = None,
+    ) -> None:
+        _at_least("batch_size", batch_size, 1)
+        _at_least("prefetch", prefetch, 1)
+        _at_least("world_size", world_size, 1)
+        _at_least("seed", seed, 0)
+        if not 0 <= rank < world_size:
+            raise SettingsError(f"rank {rank} must be from 0 to world_size − 1 ({world_size - 1})")
+        if max_bad is not None and not 0 <= max_bad <= 1:
+            raise SettingsError(f"max_bad {max_bad} is a part of the list: it must be between 0 and 1")
+        if num_workers is None:
+            num_workers = _default_workers()
+        _at_least("num_workers", num_workers, 0)
+        if not video_list.entries:
+            raise DataError(f"{video_list.source}: no videos in the list")
+        self.video_list, self.index, self.spec = video_list, index, spec
+        self.batch_size, self.training, self.seed = batch_size, training, seed
+        self.rank, self.world_size, self.prefetch = rank, world_size, prefetch
+        self.device, self.dtype = _device(device), _dtype(dtype)
+        self.epoch, self._start_step = 0, 0
+        self._failures = Failures(len(video_list), max_bad)
+        self._clips = self._substituted = 0
+        self._wait = 0.0
+        self._failures.add_known(self._unreadable())
+        self._resources = _Resources(self._maker(num_workers))
+        self._finalizer = weakref.finalize(self, self._resources.close)
+
+    def __len__(self) -> int:
+        """Steps an epoch, equal on every rank."""
+        return order.num_steps(len(self.video_list), self.batch_size, self.world_size, training=self.training)
+
+    def set_epoch(self, epoch: int, start_step: int = 0) -> None:
+        """Choose the epoch of the next iteration and the step it starts at (to resume within an epoch)."""
+        _at_least("epoch", epoch, 0)
+        if not 0 <= start_step <= len(self):
+            raise SettingsError(f"start_step {start_step} must be from 0 to {len(self)}, the steps of an epoch")
+        self.epoch, self._start_step = epoch, start_step
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The batches of the epoch, from set_epoch's start_step, which holds for one iteration.
+
+        Ends an iteration that is still under way. Raises DataError as the class does.
+        """
+        if not self._finalizer.alive:
+            raise DataError("this loader is closed")
+        first, self._start_step = self._start_step, 0
+        clips = EpochClips(self.video_list, self.index, self.spec, self.training, self.seed, self.epoch, self._failures)
+        everything = order.epoch_order(
+            len(self.video_list),
+            self.batch_size,
+            self.world_size,
+            training=self.training,
+            seed=self.seed,
+            epoch=self.epoch,
+        )
+        steps = [
+            order.rank_batch(everything, step, self.batch_size, self.rank, self.world_size)
+            for step in range(first, len(self))
+        ]
+        runner = self._resources.start(clips, steps, self.prefetch)
+        held: deque[tuple[Any, torch.Tensor]] = deque()
+        try:
+            while True:
+                started = time.perf_counter()
+                made = runner.next()
+                self._wait += time.perf_counter() - started
+                if made is None:
+                    return
+                self._clips += len(made.plans)
+                self._substituted += made.substitutes
+                yield self._batch(made)
+                if self.device.type == "cuda":
+                    _hold_until_used(held, made.frames)
+        finally:
+            runner.stop()
+
+    @property
+    def failures(self) -> list[Failure]:
+        """The videos that could not be used so far, each once, in list order."""
+        return self._failures.all()
+
+    def stats(self) -> LoaderStats:
+        """Clips, waiting and bad places since the loader was made."""
+        bad = self._substituted if self.training else len(self._failures.all())
+        return LoaderStats(self._clips, self._wait, bad)
+
+    def close(self) -> None:
+        """End the threads and processes. Safe to call again; batches already handed out stay valid."""
+        self._finalizer()
+
+    def __enter__(self) -> Loader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _unreadable(self) -> list[Failure]:
+        positions = {entry.id: position for position, entry in enumerate(self.video_list.entries)}
+        bad = [
+            Failure(positions[entry.id], entry.id, reason) for entry, reason in self.index.unreadable(self.video_list)
+        ]
+        if len(bad) == len(self.video_list):
+            raise DataError(
+                f"{self.video_list.source}: none of its {len(bad)} videos can be read; "
+                f"the first: {bad[0].name}: {bad[0].reason}. Is the root {self.video_list.root} right?"
+            )
+        return bad
+
+    def _maker(self, num_workers: int) -> Maker:
+        infos = [info for entry in self.video_list.entries if (info := self.index[entry]).error is None]
+        folders = sum(info.template is not None for info in infos)
+        if 0 < folders < len(infos):
+            raise DataError(
+                f"{self.video_list.source} mixes {folders} frame folders with {len(infos) - folders} video files; "
+                "put them in lists of their own"
+            )
+        gpu = self.device.type == "cuda"
+        source = "images" if folders else "decoded"
+        if gpu and not folders:
+            foreign = [info for info in infos if not _nvdec_takes(info)]
+            if foreign:
+                logger.warning(
+                    "%d of %d videos are not for NVDEC (the first is %s, %s, %d×%d): all are decoded on the CPU",
+                    len(foreign), len(infos), foreign[0].codec, foreign[0].pixel_format, foreign[0].width, foreign[0].height,
+                )  # fmt: skip
+            else:
+                source = "video"
+        graph = ClipGraph(
+            self.spec,
+            source,
+            num_crops=self.spec.num_crops(training=self.training),
+            batch_size=self.batch_size,
+            num_frames=self.spec.num_clips(training=self.training) * self.spec.num_segments,
+            device=self.device,
+            dtype=self.dtype,
+            rotated=source == "video" and any(info.rotation for info in infos),
+            num_threads=max(1, num_workers),
+        )
+        return WorkerMaker(graph, num_workers, self.batch_size) if source == "decoded" else FileMaker(graph)
+
+    def _batch(self, made: Made) -> Batch:
+        labels = torch.tensor([-1 if plan.label is None else plan.label for plan in made.plans], dtype=torch.int64)
+        return Batch(
+            frames=made.frames,
+            labels=labels.to(self.device, non_blocking=True),
+            ids=np.array([plan.id for plan in made.plans], dtype=np.int64),
+            num_views=made.plans[0].num_views,
+        )
+
+
+class _Resources:
+    """What must be ended with the loader; holds no reference to it."""
+
+    def __init__(self, maker: Maker) -> None:
+        self.maker = maker
+        self.runner: _Runner | None = None
+
+    def start(self, clips: EpochClips, steps: list[NDArray], prefetch: int) -> _Runner:
+        if self.runner is not None:
+            self.runner.stop()
+        self.runner = _Runner(self.maker, clips, steps, prefetch)
+        return self.runner
+
+    def close(self) -> None:
+        if self.runner is not None:
+            self.runner.stop()
+        self.maker.close()
+
+
+class _Runner:
+    """Makes the batches of one epoch in a thread, at most `prefetch` ahead of the consumer."""
+
+    def __init__(self, maker: Maker, clips: EpochClips, steps: list[NDArray], prefetch: int) -> None:
+        self._queue: queue.Queue[Made | BaseException | None] = queue.Queue(prefetch)
+        self._stop = threading.Event()
+        self._over = False
+        self._thread = threading.Thread(target=self._work, args=(maker, clips, steps), name="clip loader", daemon=True)
+        self._thread.start()
+
+    def next(self) -> Made | None:
+        """The next batch, None at the end; raises what the thread raised."""
+        while not self._over:
+            try:
+                item = self._queue.get(timeout=1.0)
+            except queue.Empty:
+                self._over = self._stop.is_set()
+                continue
+            self._over = item is None or isinstance(item, BaseException)
+            if isinstance(item, BaseException):
+                raise item
+            return item
+        return None
+
+    def stop(self) -> None:
+        self._stop.set()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def _work(self, maker: Maker, clips: EpochClips, steps: list[NDArray]) -> None:
+        try:
+            for made in maker.make(clips, steps, self._stop):
+                if not self._put(made):
+                    return
+            self._put(None)
+        except BaseException as error:
+            self._put(error)
+
+    def _put(self, item: Made | BaseException | None) -> bool:
+        while not self._stop.is_set():
+            try:
+                self._queue.put(item, timeout=_POLL_SECONDS)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+
+def _hold_until_used(held: deque[tuple[Any, torch.Tensor]], frames: torch.Tensor) -> None:
+    """Keep DALI's memory until the work queued on it so far is done: torch's allocator does not know that memory."""
+    event = torch.cuda.Event()
+    event.record()
+    held.append((event, frames))
+    while held and held[0][0].query():
+        held.popleft()
+
+
+def _nvdec_takes(info: Any) -> bool:
+    return (
+        info.codec in _NVDEC_CODECS
+        and info.pixel_format in _NVDEC_FORMATS
+        and min(info.width, info.height) >= _NVDEC_MIN_SIDE
+    )
+
+
+def _default_workers() -> int:
+    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(1, min(16, len(os.sched_getaffinity(0)) // max(1, ranks)))
+
+
+def _device(device: str | torch.device) -> torch.device:
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise SettingsError(f"unknown device {device!r}: use cpu, cuda or cuda:N") from None
+    if chosen.type not in ("cpu", "cuda"):
+        raise SettingsError(f"device {device!r} is not supported: use cpu, cuda or cuda:N")
+    if chosen.type == "cuda":
+        if not torch.cuda.is_available():
+            raise SettingsError(f"device {device!r}: torch finds no CUDA GPU here; use cpu")
+        chosen = torch.device("cuda", torch.cuda.current_device() if chosen.index is None else chosen.index)
+    return chosen
+
+
+def _dtype(dtype: str | torch.dtype) -> torch.dtype:
+    chosen = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+    if chosen not in DTYPES.values():
+        raise SettingsError(f"unknown dtype {dtype!r}: use {', '.join(DTYPES)}")
+    assert chosen is not None
+    return chosen
+
+
+def _at_least(name: str, value: object, low: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < low:
+        raise SettingsError(f"{name} {value!r} must be a whole number of at least {low}")
