@@ -1,0 +1,8 @@
+"""Weights on disk: written so that no crash loses them, read from any of the names the field has given them."""
+
+from __future__ import annotations
+
+from tin.checkpoints.files import load_state, save_checkpoint
+from tin.checkpoints.loading import LoadReport, load_checkpoint
+
+__all__ = ["LoadReport", "load_checkpoint", "load_state", "save_checkpoint"]
