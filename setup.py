@@ -114,8 +114,7 @@ def cuda_library(folder: Path) -> tuple[list[list[str]], list[str]]:
         [*compiler, *flags, *host, *headers, "-c", "csrc/register_cuda.cpp", "-o", register],
         [nvcc, *flags, *through, "-c", "csrc/interlace_cuda.cu", "-o", kernels],
     ]
-    toolkit = Path(nvcc).resolve().parent.parent
-    runtime = [*(f"-L{toolkit / name}" for name in ("lib64", "lib")), "-lcudart_static", "-lrt", "-ldl", "-lpthread"]
+    runtime = [f"-L{cuda_runtime(nvcc).parent}", "-lcudart_static", "-lrt", "-ldl", "-lpthread"]
     return commands, [*compiler, "-shared", register, kernels, *runtime, *torch_libraries()]
 
 
@@ -147,6 +146,17 @@ def find_nvcc() -> str:
         if shutil.which(candidate):
             return str(shutil.which(candidate))
     raise BuildError("no nvcc: install the CUDA toolkit or set CUDA_HOME")
+
+
+def cuda_runtime(nvcc: str) -> Path:
+    """The static CUDA runtime of nvcc's toolkit, which nvcc itself names: what is on PATH may be a script."""
+    spoken = subprocess.run([nvcc, "--dryrun", "-c", "x.cu"], capture_output=True, text=True).stderr
+    top = re.search(r"^#\$ TOP=(.+?)\s*$", spoken, re.MULTILINE)
+    toolkit = Path(top[1]) if top else Path(nvcc).resolve().parent.parent
+    for folder in ("lib64", "lib", "targets/x86_64-linux/lib", "targets/sbsa-linux/lib"):
+        if (toolkit / folder / "libcudart_static.a").is_file():
+            return toolkit / folder / "libcudart_static.a"
+    raise BuildError(f"no libcudart_static.a in the CUDA toolkit {toolkit}")
 
 
 def architecture_flags(nvcc: str) -> list[str]:

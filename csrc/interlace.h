@@ -132,7 +132,7 @@ TIN_INLINE void finish_totals(
     const Acc<T>* part = args.partials + frame * args.chunks * p.groups * 2 + k * 2 + i % 2;
     Acc<T> total = 0;
 #if defined(__CUDACC__)
-#pragma unroll 8
+#pragma unroll 4
 #endif
     for (int64_t chunk = 0; chunk < args.chunks; ++chunk) {
       total += part[chunk * p.groups * 2];

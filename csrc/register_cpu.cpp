@@ -69,7 +69,7 @@ Tensors backward(
     bool need_weight, std::optional<int64_t> group_size) {
   return backward_with(
       grad, x, offset, weight, num_segments, need_x, need_offset, need_weight, group_size,
-      [](const Params& p, auto) { return cpu_grid(p).chunks; },
+      [](const Params& p, const auto&) { return cpu_grid(p).chunks; },
       []<class T>(const Params& p, const BackwardArgs<T>& args) {
         over_chunks(p, args, kernels_of(T()).backward);
       },

@@ -140,7 +140,8 @@ Tensor forward_with(
   return out;
 }
 
-// Everything of the backward pass but the kernels: chunks(params, T()) says how many parts a frame's sums come in,
+// Everything of the backward pass but the kernels: chunks(params, BackwardArgs<T>) says how many parts a frame's sums
+// come in,
 // run(params, BackwardArgs<T>) fills grad_x and the partial sums, finish(params, FinishArgs<T>) adds them up.
 template <class Chunks, class Run, class Finish>
 Tensors backward_with(
@@ -169,14 +170,14 @@ Tensors backward_with(
     using A = Acc<T>;
     const Tensor wide_offset = widened<T>(offset), wide_weight = widened<T>(weight);
     const auto scratch = [&](int64_t size) { return torch::stable::new_empty(wide_offset, {size}); };
-    const int64_t parts = chunks(p, type);
-    const Tensor partials = scratch(sums ? p.clips * p.segments * parts * p.groups * 2 : 0);
     BackwardArgs<T> args{};
     args.grad = data<T>(grad);
     args.x = sums ? data<T>(x) : nullptr;
     args.offset = data<A>(wide_offset);
     args.weight = data<A>(wide_weight);
     args.grad_x = need_x ? mutable_data<T>(grad_x) : nullptr;
+    const int64_t parts = chunks(p, args);
+    const Tensor partials = scratch(sums ? p.clips * p.segments * parts * p.groups * 2 : 0);
     args.partials = sums ? mutable_data<A>(partials) : nullptr;
     if (need_x || sums) {
       run(p, args);

@@ -1,0 +1,120 @@
+// The CUDA kernels: interlace_grid.h gives what a thread does, this file the grids, the barriers and the launches.
+#include "interlace_cuda.h"
+
+#include <cuda_runtime.h>
+
+#include "interlace_grid.h"
+
+namespace tin {
+namespace {
+
+template <int V, int S, class T>
+__global__ void __launch_bounds__(kThreads) columns_forward_kernel(Params p, Grid grid, ForwardArgs<T> args) {
+  columns_forward<V, S>(p, grid, args, blockIdx.x, threadIdx.x);
+}
+
+template <int V, int S, bool SUMS, class T>
+__global__ void __launch_bounds__(kThreads) columns_backward_kernel(Params p, Grid grid, BackwardArgs<T> args) {
+  __shared__ Acc<T> shared[SUMS ? kThreads * (V / S) * 2 : 1];
+  columns_backward<V, S, SUMS>(p, grid, args, blockIdx.x, threadIdx.x, shared);
+  if constexpr (SUMS) {
+    __syncthreads();
+    columns_sum_slots<V, S, T>(grid, threadIdx.x, shared);
+    __syncthreads();
+    columns_sum_lanes<V, S>(p, grid, args, blockIdx.x, threadIdx.x, shared);
+  }
+}
+
+template <int V, class T>
+__global__ void __launch_bounds__(kThreads) planes_forward_kernel(Params p, Grid grid, ForwardArgs<T> args) {
+  planes_forward<V>(p, grid, args, blockIdx.x, threadIdx.x);
+}
+
+template <int V, bool SUMS, class T>
+__global__ void __launch_bounds__(kThreads) planes_backward_kernel(Params p, Grid grid, BackwardArgs<T> args) {
+  __shared__ Acc<T> shared[SUMS ? kThreads * 2 : 1];
+  planes_backward<V, SUMS>(p, grid, args, blockIdx.x, threadIdx.x, shared);
+  if constexpr (SUMS) {
+    __syncthreads();
+    planes_sum_sixteenths<T>(threadIdx.x, shared);
+    __syncthreads();
+    planes_sum(p, grid, args, blockIdx.x, threadIdx.x, shared);
+  }
+}
+
+template <class T>
+__global__ void __launch_bounds__(kThreads) finish_kernel(Params p, FinishArgs<T> args) {
+  const int64_t n = blockIdx.x / p.groups, k = blockIdx.x % p.groups;
+  finish_totals(p, args, n, k, threadIdx.x, blockDim.x);
+  __syncthreads(); // the totals of (n, k) are written and read by this block alone
+  finish_gradients(p, args, n, k, threadIdx.x, blockDim.x);
+}
+
+template <class Kernel, class... Args>
+const char* launch(Kernel kernel, int64_t blocks, int device, void* stream, const Args&... args) {
+  if (blocks > INT32_MAX) {
+    return "the tensor needs more blocks than a grid can have";
+  }
+  // The CUDA runtime linked into this library keeps its own current device.
+  cudaError_t error = cudaSetDevice(device);
+  if (error == cudaSuccess) {
+    kernel<<<static_cast<unsigned>(blocks), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(args...);
+    error = cudaGetLastError();
+  }
+  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+}
+
+template <class T>
+const char* launch_on_grid(const Params& p, const Grid& grid, const ForwardArgs<T>& args, int device, void* stream) {
+  return with_access<T>(grid, [&](auto access) {
+    constexpr int V = access.vector, S = access.piece;
+    const auto kernel = p.rows == 1 ? planes_forward_kernel<V, T> : columns_forward_kernel<V, S, T>;
+    return launch(kernel, p.clips * p.segments * grid.parts, device, stream, p, grid, args);
+  });
+}
+
+template <class T>
+const char* launch_on_grid(const Params& p, const Grid& grid, const BackwardArgs<T>& args, int device, void* stream) {
+  return with_access<T>(grid, [&](auto access) {
+    constexpr int V = access.vector, S = access.piece;
+    const auto with_sums = p.rows == 1 ? planes_backward_kernel<V, true, T> : columns_backward_kernel<V, S, true, T>;
+    const auto without = p.rows == 1 ? planes_backward_kernel<V, false, T> : columns_backward_kernel<V, S, false, T>;
+    const auto kernel = args.partials ? with_sums : without;
+    return launch(kernel, p.clips * p.segments * grid.parts, device, stream, p, grid, args);
+  });
+}
+
+} // namespace
+
+template <class T>
+const char* cuda_forward(const Params& p, const ForwardArgs<T>& args, int device, void* stream) {
+  return launch_on_grid<T>(p, cuda_grid<T>(p, aligned(args.x, args.out)), args, device, stream);
+}
+
+template <class T>
+const char* cuda_backward(const Params& p, const BackwardArgs<T>& args, int device, void* stream) {
+  return launch_on_grid<T>(p, cuda_grid<T>(p, aligned(args.grad, args.x, args.grad_x)), args, device, stream);
+}
+
+template <class T>
+int64_t cuda_sum_parts(const Params& p, const BackwardArgs<T>& args) {
+  return sum_parts(p, cuda_grid<T>(p, aligned(args.grad, args.x, args.grad_x)));
+}
+
+template <class T>
+const char* cuda_finish(const Params& p, const FinishArgs<T>& args, int device, void* stream) {
+  return launch(finish_kernel<T>, p.clips * p.groups, device, stream, p, args);
+}
+
+#define TIN_INSTANTIATE(T)                                                                      \
+  template const char* cuda_forward<T>(const Params&, const ForwardArgs<T>&, int, void*);       \
+  template const char* cuda_backward<T>(const Params&, const BackwardArgs<T>&, int, void*);     \
+  template const char* cuda_finish<T>(const Params&, const FinishArgs<T>&, int, void*);         \
+  template int64_t cuda_sum_parts<T>(const Params&, const BackwardArgs<T>&);
+
+TIN_INSTANTIATE(float)
+TIN_INSTANTIATE(double)
+TIN_INSTANTIATE(Half)
+TIN_INSTANTIATE(BFloat16)
+
+} // namespace tin
