@@ -63,22 +63,22 @@ class ClipGraph:
         self._spec, self._source, self._num_crops, self._num_frames = spec, source, num_crops, num_frames
         self._device, self._dtype, self._rotated, self._num_threads = device, dtype, rotated, num_threads
         self._samples = batch_size * (num_frames if source == "images" else 1)
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._pipeline = self._build()
 
-    def __call__(
-        self, plans: Sequence[ClipPlan], infos: Sequence[VideoInfo], inputs: Sequence[Any], stream: Any = None
-    ) -> torch.Tensor:
+    def __call__(self, plans: Sequence[ClipPlan], infos: Sequence[VideoInfo], inputs: Sequence[Any]) -> torch.Tensor:
         """Frames of a batch.
 
         Args:
             plans: N plans.
             infos: what the index knows of each.
             inputs: per plan, what the source takes: an array, a path, or a list of clips·T paths.
-            stream: CUDA stream on which the result will be ready; GPU only.
 
         Returns:
             (N·V·T, 3, input_size, input_size) in channels_last memory, views in the plan's order. With one crop it is
-            DALI's own memory, which stays as it is for as long as the tensor lives; more crops are joined by a copy.
+            DALI's own memory, which stays as it is for as long as the tensor lives; more crops are joined by a copy. On a
+            GPU it is complete when the call returns, whatever stream uses it; the caller keeps the tensor until the
+            work that reads it is done.
 
         Raises:
             RuntimeError: DALI cannot read or decode one of the inputs.
@@ -99,9 +99,18 @@ class ClipGraph:
         feed("flips", flips)
         if self._rotated:
             feed("angles", [np.float32(90 * self._turns(info)) for info in infos])
-        outputs = self._pipeline.run(cuda_stream=stream) if stream is not None else self._pipeline.run()
+        if self._device.type == "cpu":
+            return self._join(self._pipeline.run(), len(plans))
+        # A stream of its own, so that the copies below do not queue behind the model.
+        with torch.cuda.device(self._device), torch.cuda.stream(self._stream):
+            frames = self._join(self._pipeline.run(), len(plans))
+        assert self._stream is not None
+        self._stream.synchronize()
+        return frames
+
+    def _join(self, outputs: Sequence[Any], count: int) -> torch.Tensor:
         S = self._spec.input_size
-        crops = [torch.from_dlpack(output.as_tensor()).view(len(plans), -1, S, S, 3) for output in outputs]
+        crops = [torch.from_dlpack(output.as_tensor()).view(count, -1, S, S, 3) for output in outputs]
         frames = crops[0] if len(crops) == 1 else torch.stack(crops, dim=1)
         frames = frames.view(-1, S, S, 3).permute(0, 3, 1, 2)
         return frames.to(self._dtype) if frames.dtype != self._dtype else frames
@@ -141,7 +150,8 @@ class ClipGraph:
         if self._source == "images":
             return fn.decoders.image(encoded, device=device, output_type=types.RGB)
         indices = fn.external_source(name="indices", ndim=1, dtype=types.INT32)
-        return fn.decoders.video(encoded, frames=indices, device=device)
+        # By default DALI fills frames past the end with black, and pins its threads to the same cores in every process.
+        return fn.decoders.video(encoded, frames=indices, device=device, pad_mode="none", affine=False)
 
     def _crop(self, frames: Any, rois: Any, flips: Any, angles: Any, crop: int) -> Any:
         size = self._spec.input_size

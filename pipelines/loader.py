@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import queue
-import threading
 import time
 import weakref
 from collections import deque
@@ -23,6 +21,7 @@ from pipelines.errors import DataError, SettingsError
 from pipelines.graphs import ClipGraph
 from pipelines.index import VideoIndex
 from pipelines.plan import ClipSpec
+from pipelines.runner import Resources
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -30,8 +29,6 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 _NVDEC_CODECS = frozenset(("h264", "hevc", "vp8", "vp9"))
 _NVDEC_FORMATS = frozenset(("yuv420p", "yuvj420p"))
 _NVDEC_MIN_SIDE = 144  # pixels; HEVC's minimum, the largest of them
-
-_POLL_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +133,7 @@ class Loader:
         self._clips = self._substituted = 0
         self._wait = 0.0
         self._failures.add_known(self._unreadable())
-        self._resources = _Resources(self._maker(num_workers))
+        self._resources = Resources(self._maker(num_workers))
         self._finalizer = weakref.finalize(self, self._resources.close)
 
     def __len__(self) -> int:
@@ -182,11 +179,17 @@ class Loader:
                     return
                 self._clips += len(made.plans)
                 self._substituted += made.substitutes
-                yield self._batch(made)
-                if self.device.type == "cuda":
+                if self.device.type == "cpu":
+                    yield self._batch(made)
+                    continue
+                try:
+                    yield self._batch(made)
+                finally:
                     _hold_until_used(held, made.frames)
         finally:
             runner.stop()
+            if held:
+                torch.cuda.current_stream(self.device).synchronize()  # before the held memory goes
 
     @property
     def failures(self) -> list[Failure]:
@@ -262,77 +265,10 @@ class Loader:
         )
 
 
-class _Resources:
-    """What must be ended with the loader; holds no reference to it."""
-
-    def __init__(self, maker: Maker) -> None:
-        self.maker = maker
-        self.runner: _Runner | None = None
-
-    def start(self, clips: EpochClips, steps: list[NDArray], prefetch: int) -> _Runner:
-        if self.runner is not None:
-            self.runner.stop()
-        self.runner = _Runner(self.maker, clips, steps, prefetch)
-        return self.runner
-
-    def close(self) -> None:
-        if self.runner is not None:
-            self.runner.stop()
-        self.maker.close()
-
-
-class _Runner:
-    """Makes the batches of one epoch in a thread, at most `prefetch` ahead of the consumer."""
-
-    def __init__(self, maker: Maker, clips: EpochClips, steps: list[NDArray], prefetch: int) -> None:
-        self._queue: queue.Queue[Made | BaseException | None] = queue.Queue(prefetch)
-        self._stop = threading.Event()
-        self._over = False
-        self._thread = threading.Thread(target=self._work, args=(maker, clips, steps), name="clip loader", daemon=True)
-        self._thread.start()
-
-    def next(self) -> Made | None:
-        """The next batch, None at the end; raises what the thread raised."""
-        while not self._over:
-            try:
-                item = self._queue.get(timeout=1.0)
-            except queue.Empty:
-                self._over = self._stop.is_set()
-                continue
-            self._over = item is None or isinstance(item, BaseException)
-            if isinstance(item, BaseException):
-                raise item
-            return item
-        return None
-
-    def stop(self) -> None:
-        self._stop.set()
-        if threading.current_thread() is not self._thread:
-            self._thread.join()
-
-    def _work(self, maker: Maker, clips: EpochClips, steps: list[NDArray]) -> None:
-        try:
-            for made in maker.make(clips, steps, self._stop):
-                if not self._put(made):
-                    return
-            self._put(None)
-        except BaseException as error:
-            self._put(error)
-
-    def _put(self, item: Made | BaseException | None) -> bool:
-        while not self._stop.is_set():
-            try:
-                self._queue.put(item, timeout=_POLL_SECONDS)
-            except queue.Full:
-                continue
-            return True
-        return False
-
-
 def _hold_until_used(held: deque[tuple[Any, torch.Tensor]], frames: torch.Tensor) -> None:
     """Keep DALI's memory until the work queued on it so far is done: torch's allocator does not know that memory."""
     event = torch.cuda.Event()
-    event.record()
+    event.record(torch.cuda.current_stream(frames.device))
     held.append((event, frames))
     while held and held[0][0].query():
         held.popleft()

@@ -38,7 +38,7 @@ def read_rows(path: Path) -> dict[str, Row]:
 
     Raises DataError where the file is not such a store.
     """
-    if not path.exists() or path.stat().st_size == 0:
+    if not path.is_file() or path.stat().st_size == 0:
         return {}
     try:
         with closing(_connect(path, read_only=True)) as connection:

@@ -1,0 +1,154 @@
+"""The index counts what decodes, remembers it, and notices changes; a bad file is a line in it, never a crash."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipelines import VideoIndex, VideoList
+from pipelines.errors import DataError
+from tests.pipelines.videos import codecs, listed, write_frames, write_video
+
+
+def test_every_real_file_is_counted_as_it_decodes(real_videos: Path, tmp_path: Path) -> None:
+    rows = codecs(real_videos)
+    video_list = listed(tmp_path, [row["file"] for row in rows], real_videos / "codecs")
+    index = VideoIndex.build(video_list)
+    assert index.store == tmp_path / "list.index.sqlite"
+    for entry, row in zip(video_list.entries, rows, strict=True):
+        info = index[entry]
+        if row["error"] == "no video stream":
+            assert info.error == "has no video stream"
+            continue
+        assert info.error is None, entry.id
+        if row["error"]:
+            assert info.num_frames == int(row["header"])  # only decoding can tell; see the verified index below
+            continue
+        assert info.num_frames == int(row["decoded"]), entry.id
+        turned = abs(int(row["rot"])) == 90
+        assert (info.height, info.width) == (
+            (int(row["w"]), int(row["h"])) if turned else (int(row["h"]), int(row["w"]))
+        )
+        assert info.rotation == int(row["rot"]) % 360
+        assert info.keyframes[0] == 0 or "discard" in entry.id
+        assert info.bytes == entry.path.stat().st_size
+
+
+def test_verifying_decodes_every_frame(real_videos: Path, tmp_path: Path) -> None:
+    video_list = listed(tmp_path, ["corrupted.mp4", "hmdb51_TrumanShow_wave.avi"], real_videos / "codecs")
+    assert VideoIndex.build(video_list, workers=0).unreadable(video_list) == []
+    index = VideoIndex.build(video_list, workers=0, verify=True)
+    ((entry, reason),) = index.unreadable(video_list)
+    assert entry.id == "corrupted.mp4"
+    assert "28 of 50" in reason
+    assert index[video_list.entries[1]].num_frames == 48
+    assert len(VideoIndex.build(video_list, workers=0).unreadable(video_list)) == 1  # what was verified stays known
+
+
+def build_counting(video_list: VideoList, **options: object) -> tuple[VideoIndex, int]:
+    calls: list[tuple[int, int]] = []
+    index = VideoIndex.build(video_list, workers=0, progress=lambda *c: calls.append(c), **options)  # type: ignore[arg-type]
+    assert [done for done, _ in calls] == list(range(1, len(calls) + 1))
+    return index, len(calls)
+
+
+def test_only_new_and_changed_files_are_probed_again(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        write_video(tmp_path / f"{name}.mp4", frames=10)
+    video_list = listed(tmp_path, ["a.mp4", "b.mp4"])
+    assert build_counting(video_list)[1] == 2
+    assert build_counting(video_list)[1] == 0
+    write_video(tmp_path / "b.mp4", frames=14)
+    video_list = listed(tmp_path, ["a.mp4", "b.mp4", "c.mp4", "missing.mp4"])
+    index, probed = build_counting(video_list)
+    assert probed == 3
+    assert index[video_list.entries[1]].num_frames == 14
+    assert index[video_list.entries[3]].error == "no such file"
+    shutil.copy(tmp_path / "a.mp4", tmp_path / "missing.mp4")
+    index, probed = build_counting(video_list)
+    assert probed == 1
+    assert index.unreadable(video_list) == []
+
+
+def test_moved_data_keep_their_index(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    write_video(tmp_path / "old" / "a.mp4")
+    video_list = listed(tmp_path / "old", ["a.mp4"])
+    assert build_counting(video_list)[1] == 1
+    (tmp_path / "old").rename(tmp_path / "new")
+    assert build_counting(VideoList.read(tmp_path / "new" / "list.txt"))[1] == 0
+
+
+def test_where_the_list_cannot_be_written_beside_the_cache_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    data = tmp_path / "data"
+    data.mkdir()
+    write_video(data / "a.mp4")
+    video_list = listed(data, ["a.mp4"])
+    (data / "list.index.sqlite").mkdir()  # stands in the way, for root as well
+    index, _ = build_counting(video_list)
+    assert index.store is not None
+    assert index.store.is_relative_to(tmp_path / "cache")
+    assert build_counting(video_list)[1] == 0
+
+
+def test_foreign_and_damaged_stores_are_refused_and_left_alone(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4")
+    video_list = listed(tmp_path, ["a.mp4"])
+    text = (tmp_path / "list.txt").read_bytes()
+    with pytest.raises(DataError, match=r"list\.txt.*delete it"):
+        VideoIndex.build(video_list, store=tmp_path / "list.txt", workers=0)
+    assert (tmp_path / "list.txt").read_bytes() == text
+    with sqlite3.connect(tmp_path / "other.sqlite") as other:
+        other.execute("CREATE TABLE precious (x)")
+    with pytest.raises(DataError, match="another program"):
+        VideoIndex.build(video_list, store=tmp_path / "other.sqlite", workers=0)
+
+
+def test_two_builders_and_readers_at_once(tmp_path: Path) -> None:
+    names = [write_video(tmp_path / f"{number}.mp4", frames=5).name for number in range(12)]
+    listed(tmp_path, names)
+    script = (
+        "import sys; from pipelines import VideoIndex, VideoList\n"
+        "v = VideoList.read(sys.argv[1])\n"
+        "for _ in range(5): print(sum(VideoIndex.build(v, workers=0)[e].num_frames for e in v.entries))"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "list.txt")]
+    builders = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    for builder in builders:
+        out, err = builder.communicate(timeout=120)
+        assert builder.returncode == 0, err
+        assert out.split() == ["60"] * 5
+
+
+def test_special_files_are_errors_not_hangs(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.mp4")
+    (tmp_path / "folder.mp4").mkdir()
+    (tmp_path / "empty.mp4").touch()
+    video_list = listed(tmp_path, ["pipe.mp4", "folder.mp4", "empty.mp4"])
+    reasons = [reason for _, reason in VideoIndex.build(video_list, workers=1).unreadable(video_list)]
+    assert reasons == ["is not a regular file", "is a folder without images", "is empty (0 bytes)"]
+
+
+def test_frame_folders(tmp_path: Path) -> None:
+    write_frames(tmp_path / "plain", 5)
+    write_frames(tmp_path / "img", 6, template="img_{:05}.jpg")
+    write_frames(tmp_path / "odd", 3, template="x{}.jpg")
+    (tmp_path / "l.txt").write_text("plain 4 0\nimg 7 1\nodd 3 2\n")
+    video_list = VideoList.read(tmp_path / "l.txt")
+    index = VideoIndex.build(video_list, workers=0)
+    plain, img, odd = (index[entry] for entry in video_list.entries)
+    assert (plain.num_frames, plain.template, plain.height, plain.width) == (4, "{:05}.jpg", 60, 80)
+    assert img.error == "the list claims 7 frames, but 'img_00007.jpg' is missing"
+    assert odd.error is not None
+    assert "image template" in odd.error
+    given = VideoList.read(tmp_path / "l.txt", template="x{}.jpg")
+    assert VideoIndex.build(given, workers=0)[given.entries[2]].num_frames == 3
