@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -60,7 +62,7 @@ CASES = (
 )
 
 
-def tolerance(dtype: torch.dtype) -> dict[str, float]:
+def tolerance(dtype: torch.dtype) -> dict[str, Any]:
     """Agreement of two orders of the same few operations."""
     return {
         torch.float64: {"rtol": 1e-12, "atol": 1e-12},
@@ -70,8 +72,8 @@ def tolerance(dtype: torch.dtype) -> dict[str, float]:
     }[dtype]
 
 
-def gradients(function: object, inputs: tuple[Tensor, Tensor, Tensor], grad: Tensor, *args: int) -> list[Tensor]:
+def gradients(function: Callable[..., Tensor], inputs: tuple[Tensor, ...], grad: Tensor, *args: int) -> list[Tensor]:
     """Gradients of x, offset and weight through `function(x, offset, weight, *args)`."""
     leaves = [tensor.detach().clone().requires_grad_() for tensor in inputs]
-    function(*leaves, *args).backward(grad)  # type: ignore[operator]
+    function(*leaves, *args).backward(grad)
     return [leaf.grad for leaf in leaves if leaf.grad is not None]

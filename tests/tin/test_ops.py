@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -63,7 +64,7 @@ def test_values_gradients_and_format_match_the_reference(
         wide,
         grad.double(),
         case.segments,
-        case.group_size,  # type: ignore[arg-type]
+        case.group_size,
     )
     size = case.group_size * case.height * case.width * case.segments
     for ours, exact, like in zip(found, expected_wide, inputs, strict=True):
@@ -97,9 +98,9 @@ def test_any_shape_matches_the_reference(data: st.DataObject) -> None:
 
 @pytest.mark.parametrize("memory_format", FORMATS, ids=str)
 @pytest.mark.parametrize("function", [temporal_interlace, temporal_interlace_reference])
-def test_strict_gradcheck(function: object, memory_format: torch.memory_format) -> None:
+def test_strict_gradcheck(function: Callable[..., Tensor], memory_format: torch.memory_format) -> None:
     inputs = tuple(tensor.requires_grad_() for tensor in SMALL.tensors(torch.float64, memory_format))
-    assert torch.autograd.gradcheck(lambda *a: function(*a, SMALL.segments, SMALL.group_size), inputs)  # type: ignore[operator]
+    assert torch.autograd.gradcheck(lambda *a: function(*a, SMALL.segments, SMALL.group_size), inputs)
 
 
 @pytest.mark.parametrize(
@@ -279,10 +280,12 @@ def test_reproduces_the_public_implementations_values(golden: Path, name: str) -
 
 @pytest.mark.parametrize("function", [temporal_interlace, temporal_interlace_reference])
 @pytest.mark.parametrize("memory_format", FORMATS, ids=str)
-def test_nan_offset_spoils_its_group_and_no_other(function: object, memory_format: torch.memory_format) -> None:
+def test_nan_offset_spoils_its_group_and_no_other(
+    function: Callable[..., Tensor], memory_format: torch.memory_format
+) -> None:
     x, offset, weight = CASES[3].tensors(torch.float32, memory_format)
     offset[0, 1] = float("nan")
-    out = function(x, offset, weight, 8, 4)  # type: ignore[operator]
+    out = function(x, offset, weight, 8, 4)
     spoiled = torch.zeros_like(x, dtype=torch.bool)
     spoiled[:8, 4:8] = True
     assert torch.equal(out.isnan(), spoiled)
@@ -297,13 +300,15 @@ def test_nan_offset_spoils_its_group_and_no_other(function: object, memory_forma
 @pytest.mark.parametrize("function", [temporal_interlace, temporal_interlace_reference])
 @pytest.mark.parametrize("memory_format", FORMATS, ids=str)
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_bad_numbers_show_where_they_are_read(function: object, memory_format: torch.memory_format, bad: float) -> None:
+def test_bad_numbers_show_where_they_are_read(
+    function: Callable[..., Tensor], memory_format: torch.memory_format, bad: float
+) -> None:
     """A frame whose coefficient is exactly zero is not read; a weight of zero is a factor like any other."""
     case = Case(4, 8, 1, 3, 3, (0.0, 0.5, -1e-9))
     x, offset, weight = case.tensors(torch.float32, memory_format)
     x[1] = bad
     weight[0, 1] = 0
-    out = function(x, offset, weight, 4, 1)  # type: ignore[operator]
+    out = function(x, offset, weight, 4, 1)
     read = [[1], [1, 2], [1]]  # frames of clip 0 that read frame 1; -1e-9 is -1 + 1 in float32: frame t alone
     for k, frames in enumerate(read):
         assert [t for t in range(8) if not out[t, k].isfinite().all()] == frames
