@@ -1,0 +1,255 @@
+"""The loader: each video once in testing, the same batches however it is run, resumable, and honest about bad videos."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pipelines import Batch, ClipSpec, Loader, VideoIndex, VideoList
+from pipelines.errors import DataError, SettingsError
+from tests.pipelines.videos import codecs, listed, write_frames, write_video
+
+SMALL = ClipSpec(num_segments=2, input_size=32, short_side=36)
+Data = tuple[VideoList, VideoIndex]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
+    """Thirteen good videos, of several sizes and codecs."""
+    folder = tmp_path_factory.mktemp("good")
+    kinds = [("libx264", ".mp4"), ("libvpx-vp9", ".webm"), ("mjpeg", ".avi")]
+    names = []
+    for number in range(13):
+        codec, suffix = kinds[number % 3]
+        path = write_video(folder / f"{number}{suffix}", codec, frames=8 + number, size=(48 + 2 * number, 64))
+        names.append(path.name)
+    video_list = listed(folder, names)
+    return video_list, VideoIndex.build(video_list, workers=0)
+
+
+@pytest.fixture(scope="module")
+def flawed(tmp_path_factory: pytest.TempPathFactory) -> Data:
+    """Ten videos; the index knows that 3 is empty, and nobody knows yet that 6 ends early."""
+    folder = tmp_path_factory.mktemp("flawed")
+    names = [write_video(folder / f"{number}.mp4", frames=16).name for number in range(10)]
+    (folder / "3.mp4").write_bytes(b"")
+    video_list = listed(folder, names)
+    index = VideoIndex.build(video_list, workers=0)
+    write_video(folder / "6.mp4", frames=2)
+    return video_list, index
+
+
+def loader(data: Data, spec: ClipSpec = SMALL, **options: Any) -> Loader:
+    return Loader(*data, spec, **{"batch_size": 4, "training": True, "num_workers": 1, **options})
+
+
+def all_batches(data: Data, *, epoch: int = 0, start: int = 0, **options: Any) -> list[Batch]:
+    with loader(data, **options) as source:
+        source.set_epoch(epoch, start)
+        return list(source)
+
+
+def assert_same(some: list[Batch], others: list[Batch]) -> None:
+    assert [b.ids.tolist() for b in some] == [b.ids.tolist() for b in others]
+    for a, b in zip(some, others, strict=True):
+        assert torch.equal(a.frames, b.frames)
+        assert torch.equal(a.labels, b.labels)
+
+
+def test_shapes_types_and_memory(data: Data) -> None:
+    batches = all_batches(data)
+    assert len(batches) == 3
+    for batch in batches:
+        assert batch.frames.shape == (8, 3, 32, 32)
+        assert batch.frames.dtype == torch.float32
+        assert batch.frames.is_contiguous(memory_format=torch.channels_last)
+        assert batch.labels.dtype == torch.int64
+        assert batch.ids.dtype == np.int64
+        assert batch.labels.tolist() == batch.ids.tolist()
+        assert batch.num_views == 1
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_testing_visits_each_video_once_at_every_world_size(data: Data, world_size: int) -> None:
+    options = {"training": False, "world_size": world_size, "num_workers": 0}
+    ranks = [all_batches(data, rank=rank, **options) for rank in range(world_size)]
+    ids = [int(id) for batches in ranks for batch in batches for id in batch.ids]
+    assert sorted(ids) == list(range(13))
+    assert all(0 < len(batch.ids) <= 4 for batches in ranks for batch in batches)
+    assert len({len(loader(data, rank=rank, **options)) for rank in range(world_size)}) == 1
+
+
+def test_the_number_of_workers_changes_nothing(data: Data) -> None:
+    alone = all_batches(data, num_workers=0, epoch=2)
+    assert_same(alone, all_batches(data, num_workers=1, epoch=2))
+    assert_same(alone, all_batches(data, num_workers=3, prefetch=1, epoch=2))
+
+
+def test_two_ranks_share_the_batches_of_one(data: Data) -> None:
+    one = all_batches(data, batch_size=4)
+    two = [all_batches(data, batch_size=2, world_size=2, rank=rank, num_workers=0) for rank in range(2)]
+    assert len(one) == len(two[0]) == len(two[1])
+    for whole, left, right in zip(one, *two, strict=True):
+        assert whole.ids.tolist() == [*left.ids, *right.ids]
+        assert torch.equal(whole.frames, torch.cat([left.frames, right.frames]))
+
+
+def test_resuming_meets_the_same_batches(data: Data) -> None:
+    assert_same(all_batches(data, epoch=5)[1:], all_batches(data, epoch=5, start=1))
+    assert all_batches(data, epoch=5, start=3) == []
+
+
+def test_epochs_and_abandoned_iterations_do_not_mix(data: Data) -> None:
+    expected = {epoch: all_batches(data, num_workers=0, epoch=epoch) for epoch in (0, 1)}
+    with loader(data, num_workers=2) as source:
+        for _ in range(3):
+            source.set_epoch(0)
+            next(iter(source))
+            source.set_epoch(1)
+            assert_same(list(source), expected[1])
+        source.set_epoch(0)
+        assert_same(list(source), expected[0])
+    assert not torch.equal(expected[0][0].frames, expected[1][0].frames)
+
+
+def test_kept_batches_stay_as_they_are_even_after_closing(data: Data) -> None:
+    kept, copies = [], []
+    with loader(data, batch_size=1) as source:
+        for batch in source:
+            kept.append(batch.frames)
+            copies.append(batch.frames.clone())
+    assert len(kept) == 13
+    assert all(torch.equal(a, b) for a, b in zip(kept, copies, strict=True))
+
+
+def test_a_list_shorter_than_a_batch_is_repeated_in_training_only(data: Data) -> None:
+    (batch,) = all_batches(data, batch_size=20)
+    assert len(batch.ids) == 20
+    assert set(batch.ids) == set(range(13))
+    (batch,) = all_batches(data, batch_size=20, training=False)
+    assert batch.ids.tolist() == list(range(13))
+
+
+def test_views_and_types(data: Data) -> None:
+    spec = ClipSpec(num_segments=3, input_size=16, short_side=20, test_crop="three", test_sampling="twice")
+    (batch, *_) = all_batches(data, spec=spec, training=False, dtype="bfloat16")
+    assert batch.frames.shape == (4 * 6 * 3, 3, 16, 16)
+    assert batch.frames.dtype == torch.bfloat16
+    assert batch.num_views == 6
+
+
+def test_lists_without_labels_give_minus_one(data: Data, tmp_path: Path) -> None:
+    entry = data[0].entries[0]
+    (tmp_path / "l.txt").write_text(f"{entry.path}\n")
+    video_list = VideoList.read(tmp_path / "l.txt")
+    (batch,) = all_batches((video_list, VideoIndex.build(video_list, workers=0)), training=False)
+    assert batch.labels.tolist() == [-1]
+
+
+def test_bad_videos_are_left_out_of_testing_and_named(flawed: Data) -> None:
+    with loader(flawed, training=False) as source:
+        assert sorted(int(id) for batch in source for id in batch.ids) == [0, 1, 2, 4, 5, 7, 8, 9]
+        assert [(f.id, f.name) for f in source.failures] == [(3, "3.mp4"), (6, "6.mp4")]
+        assert "empty" in source.failures[0].reason
+        assert "only 2 frames decode" in source.failures[1].reason
+        assert source.stats().bad == 2
+        assert source.stats().clips == 8
+
+
+def test_bad_videos_have_the_same_substitutes_however_training_is_run(flawed: Data) -> None:
+    runs = []
+    for options in ({"num_workers": 0}, {"num_workers": 2}, {"num_workers": 1, "prefetch": 5}):
+        with loader(flawed, batch_size=5, **options) as source:
+            runs.append(list(source))
+            assert [f.id for f in source.failures] == [3, 6]
+            assert source.stats().bad == 2
+            assert source.stats().clips == 10
+    assert_same(runs[0], runs[1])
+    assert_same(runs[0], runs[2])
+    used = [int(id) for batch in runs[0] for id in batch.ids]
+    assert len(used) == 10
+    assert not {3, 6} & set(used)
+    assert [int(label) for batch in runs[0] for label in batch.labels] == used  # a substitute brings its own label
+
+
+def test_a_limit_on_bad_videos(flawed: Data) -> None:
+    with pytest.raises(DataError, match=r"1 of 10 videos unreadable \(3.mp4: is empty.*max_bad"):
+        loader(flawed, max_bad=0.05)
+    with loader(flawed, max_bad=0.1, training=False) as source, pytest.raises(DataError, match=r"2 of 10.*6\.mp4"):
+        list(source)
+    assert len(all_batches(flawed, max_bad=0.2, training=False)) == 3
+
+
+def test_nothing_readable_is_refused_at_once(tmp_path: Path) -> None:
+    video_list = listed(tmp_path, ["a.mp4", "b.mp4"])
+    with pytest.raises(DataError, match=r"none of its 2 videos.*a\.mp4: no such file.*root"):
+        loader((video_list, VideoIndex.build(video_list, workers=0)))
+
+
+def test_every_codec_size_and_rotation_in_one_batch(real_videos: Path, tmp_path: Path) -> None:
+    rows = codecs(real_videos)
+    video_list = listed(tmp_path, [row["file"] for row in rows], real_videos / "codecs")
+    data = video_list, VideoIndex.build(video_list)
+    with loader(data, training=False, batch_size=64, num_workers=2) as source:
+        (batch,) = source
+        failed = {failure.name: failure.reason for failure in source.failures}
+    assert set(failed) == {"audio_only_nasa.mp3", "corrupted.mp4"}
+    assert len(batch.ids) == len(rows) - 2
+    assert torch.isfinite(batch.frames).all()
+
+
+def test_frame_folders_and_a_broken_image_among_them(tmp_path: Path) -> None:
+    for number in range(4):
+        write_frames(tmp_path / str(number), 6)
+    (tmp_path / "l.txt").write_text("".join(f"{number} 6 {number}\n" for number in range(4)))
+    video_list = VideoList.read(tmp_path / "l.txt")
+    data = video_list, VideoIndex.build(video_list, workers=0)
+    (whole,) = all_batches(data, training=False)
+    assert whole.frames.shape == (8, 3, 32, 32)
+    for image in (tmp_path / "2").iterdir():
+        if image.name != "00001.jpg":
+            image.write_bytes(image.read_bytes()[:20])
+    with loader(data, training=False) as source:
+        (batch,) = source
+        assert batch.ids.tolist() == [0, 1, 3]
+        assert [f.id for f in source.failures] == [2]
+    torch.testing.assert_close(batch.frames[:4], whole.frames[:4])
+    with loader(data, batch_size=8) as source:
+        (batch,) = source
+        assert 2 not in batch.ids
+        assert len(batch.ids) == 8
+    assert_same([batch], all_batches(data, batch_size=8))
+
+
+def test_files_and_frame_folders_do_not_mix(tmp_path: Path) -> None:
+    write_frames(tmp_path / "a", 4)
+    write_video(tmp_path / "b.mp4")
+    video_list = listed(tmp_path, ["a", "b.mp4"])
+    with pytest.raises(DataError, match="mixes 1 frame folders with 1 video files"):
+        loader((video_list, VideoIndex.build(video_list, workers=0)))
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("batch_size", 0), ("batch_size", 2.0), ("seed", -1), ("rank", 1), ("world_size", 0), ("num_workers", -1),
+        ("prefetch", 0), ("max_bad", 2), ("dtype", "float64"), ("device", "tpu"), ("device", "mps"),
+    ],
+)  # fmt: skip
+def test_impossible_arguments_are_refused_by_name(data: Data, option: str, value: Any) -> None:
+    with pytest.raises(SettingsError, match=option):
+        loader(data, **{option: value})
+
+
+def test_closed_loaders_and_wrong_steps_are_refused(data: Data) -> None:
+    source = loader(data, num_workers=0)
+    with pytest.raises(SettingsError, match="start_step 4"):
+        source.set_epoch(0, 4)
+    source.close()
+    source.close()
+    with pytest.raises(DataError, match="closed"):
+        next(iter(source))
