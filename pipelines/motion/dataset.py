@@ -95,8 +95,8 @@ def plan_scenes(settings: MotionSettings) -> list[Scene]:
     for split in ("train", "val"):
         for number in range(getattr(settings, split) // 2):
             pair, turn = number % len(MOTIONS), number // len(MOTIONS)
-            # The codec changes every second turn and the sense in which the scene is drawn every turn, so neither tells the other.
-            scenes.append(Scene(split, number, 2 * pair + turn % 2, codecs[turn // 2 % 2]))
+            # Codec, class and the sense in which the scene is drawn take turns independently of each other.
+            scenes.append(Scene(split, number, 2 * pair + turn % 2, codecs[(turn // 2 + pair) % 2]))
     return scenes
 
 
