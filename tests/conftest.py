@@ -20,7 +20,7 @@ def _outside(variable: str, name: str) -> Path:
 
 @pytest.fixture(scope="session")
 def real_videos() -> Path:
-    """Folder with `codecs/`, `codecs.tsv` and `fights/` (see CONTRIBUTING in docs/)."""
+    """Folder with `codecs/`, `codecs.tsv` and `fights/` (see docs/contributing.md)."""
     return _outside("TIN_TEST_VIDEOS", "videos")
 
 

@@ -13,6 +13,10 @@ class TinError(Exception):
     """
 
 
+class PeerError(TinError):
+    """Rank 0 failed and has said why; this process ends with it and need not repeat it."""
+
+
 def unknown_name(kind: str, name: str, valid: Iterable[str]) -> TinError:
     """The error for a name that is not one of `valid`: says the nearest valid name first, then all of them.
 

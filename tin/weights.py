@@ -1,4 +1,4 @@
-"""Where a network starts: torchvision's ImageNet weights, found or fetched, or a file of the user's."""
+"""Where a network starts: published weights, found or fetched, or a file of the user's."""
 
 from __future__ import annotations
 
@@ -21,6 +21,11 @@ IMAGENET_URLS = {
     "resnet101": models.ResNet101_Weights.IMAGENET1K_V1.url,
 }
 """The V1 weights, which the TIN and TSM recipes start from; a name ends in the first 8 digits of the file's SHA-256."""
+TSM_K400_URL = (
+    "https://download.openmmlab.com/mmaction/recognition/tsm/tsm_r50_1x1x8_50e_kinetics400_rgb/"
+    "tsm_r50_1x1x8_50e_kinetics400_rgb_20200607-af7fb746.pth"
+)
+"""MMAction2's TSM-R50 of Kinetics-400, which its TIN recipe for that data set starts from; named in the same way."""
 
 
 def imagenet(arch: str) -> Path:
@@ -37,7 +42,42 @@ def imagenet(arch: str) -> Path:
     """
     if arch not in ARCHITECTURES:
         raise unknown_name("architecture", arch, ARCHITECTURES)
-    url = IMAGENET_URLS[arch.partition("_")[2]]
+    return _cached(IMAGENET_URLS[arch.partition("_")[2]])
+
+
+def tsm(arch: str) -> Path:
+    """The file with MMAction2's TSM weights of Kinetics-400, downloaded and checked as `imagenet`.
+
+    Args:
+        arch: an architecture of `build_model`; only ResNet-50 ones have such weights.
+
+    Raises:
+        TinError: as `imagenet`, or an architecture of another depth.
+    """
+    if not arch.endswith("_resnet50"):
+        raise TinError(f"--pretrained tsm: the published weights are of ResNet-50, not {arch}; pass a file of your own")
+    return _cached(TSM_K400_URL)
+
+
+def load_pretrained(model: TemporalResNet, source: str | os.PathLike[str]) -> LoadReport:
+    """Start `model` from other weights; what it has and they do not (TIN modules, another classifier) stays as initialised.
+
+    Args:
+        model: from `build_model`.
+        source: "imagenet", "tsm", or the path of a checkpoint in any naming that `tin.load_checkpoint` knows.
+
+    Returns:
+        What was loaded, what is new, what was dropped. Print it.
+
+    Raises:
+        TinError: as `imagenet`, `tsm` and `tin.load_checkpoint`.
+    """
+    published = {"imagenet": imagenet, "tsm": tsm}.get(str(source))
+    return load_checkpoint(model, published(model.arch) if published else source)
+
+
+def _cached(url: str) -> Path:
+    """The hub cache's file of a URL whose name ends in the first digits of its SHA-256."""
     name = url.rpartition("/")[2]
     digest = Path(name).stem.rpartition("-")[2]
     path = Path(torch.hub.get_dir()) / "checkpoints" / name
@@ -50,22 +90,6 @@ def imagenet(arch: str) -> Path:
     return path
 
 
-def load_pretrained(model: TemporalResNet, source: str | os.PathLike[str]) -> LoadReport:
-    """Start `model` from other weights; what it has and they do not (TIN modules, another classifier) stays as initialised.
-
-    Args:
-        model: from `build_model`.
-        source: "imagenet", or the path of a checkpoint in any naming that `tin.load_checkpoint` knows.
-
-    Returns:
-        What was loaded, what is new, what was dropped. Print it.
-
-    Raises:
-        TinError: as `imagenet` and `tin.load_checkpoint`.
-    """
-    return load_checkpoint(model, imagenet(model.arch) if source == "imagenet" else source)
-
-
 def _download(url: str, path: Path, digest: str) -> None:
     """Fetch through a temporary file, so that no other process or later run sees half of it."""
     try:
@@ -74,7 +98,7 @@ def _download(url: str, path: Path, digest: str) -> None:
     except (urllib.error.URLError, OSError, RuntimeError) as error:
         reason = getattr(error, "reason", None) or error
         raise TinError(
-            f"cannot fetch the ImageNet weights {path.name} ({reason}): download {url} on a machine with a network and "
+            f"cannot fetch the weights {path.name} ({reason}): download {url} on a machine with a network and "
             f"place it as {path}, or pass the file's path with --pretrained"
         ) from error
 

@@ -131,3 +131,19 @@ def test_a_path_is_a_source_too(tmp_path: Path) -> None:
 def test_an_unknown_architecture_is_refused() -> None:
     with pytest.raises(TinError, match="unknown architecture 'resnet50': did you mean"):
         weights.imagenet("resnet50")
+
+
+def test_tsm_weights_start_a_tin_of_the_same_depth_alone(
+    tmp_path: Path, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tsm = tin.build_model("tsm_resnet50", 400).state_dict()
+    torch.save(tsm, tmp_path / "served" / "new")
+    digest = hashlib.sha256((tmp_path / "served" / "new").read_bytes()).hexdigest()
+    (tmp_path / "served" / "new").rename(tmp_path / "served" / f"tsm-{digest[:8]}.pth")
+    monkeypatch.setattr(weights, "TSM_K400_URL", served.url(f"tsm-{digest[:8]}.pth"))
+    report = weights.load_pretrained(tin.build_model("tin_resnet50", 400), "tsm")
+    assert len(report.loaded) == 320
+    assert len(report.new) == 128
+    assert all(".tin." in name for name in report.new)
+    with pytest.raises(TinError, match="the published weights are of ResNet-50, not tin_resnet18"):
+        weights.load_pretrained(tin.build_model("tin_resnet18", 400), "tsm")

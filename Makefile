@@ -1,0 +1,57 @@
+# The words people type. `make test` and `make demo` set up everything they need in .venv.
+PYTHON ?= python3
+VENV ?= .venv
+DEMO ?= demo
+DEMO_METRICS := top_k_accuracy,mean_class_accuracy,time_order_accuracy
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: install test fast lint format prove demo gpu cuda-report clean
+
+install: $(INSTALLED)
+
+# torch comes first and the package is built against it, so that it is downloaded once and the op fits it.
+$(INSTALLED): setup.py pyproject.toml $(wildcard csrc/*)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	    echo "could not make a virtual environment: on Debian and Ubuntu, apt-get install python3-venv"; exit 1; }
+	$(BIN)/python -m pip install --quiet "setuptools>=77" wheel "torch>=2.11" "torchvision>=0.26" "numpy>=2.0"
+	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[test]"
+	@touch $@
+
+test: lint
+	$(BIN)/python -m pytest
+
+fast: $(INSTALLED)
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# The long proofs: everything marked `prove`, whose short versions run in `make test`.
+prove: $(INSTALLED)
+	$(BIN)/python -m pytest -m prove --timeout=3600
+
+# The main job on bundled input: real encoded video, TIN against a network without time, a result file, a bench table.
+demo: $(INSTALLED)
+	rm -rf $(DEMO)/tin $(DEMO)/tsn $(DEMO)/*.json
+	$(BIN)/tin-cli data motion $(DEMO)/motion
+	$(BIN)/tin-cli train --dataset motion --data $(DEMO)/motion --work-dir $(DEMO)/tin
+	$(BIN)/tin-cli test --checkpoint $(DEMO)/tin/best.pt --data $(DEMO)/motion --out $(DEMO)/tin.json --eval $(DEMO_METRICS)
+	$(BIN)/tin-cli train --dataset motion --data $(DEMO)/motion --work-dir $(DEMO)/tsn --arch tsn_resnet18
+	$(BIN)/tin-cli test --checkpoint $(DEMO)/tsn/best.pt --data $(DEMO)/motion --out $(DEMO)/tsn.json --eval $(DEMO_METRICS)
+	$(BIN)/tin-cli bench --quick --out $(DEMO)/bench.json
+	$(BIN)/python benchmarks/demo_summary.py $(DEMO)
+	@echo "results: $(DEMO)/tin.json, $(DEMO)/tsn.json, $(DEMO)/bench.json"
+	@echo "curves:  $(BIN)/tensorboard --logdir $(DEMO)"
+
+clean:
+	rm -rf $(DEMO) build dist *.egg-info

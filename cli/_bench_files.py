@@ -1,0 +1,100 @@
+"""The part of `tin-cli bench` that reads videos: a loader for a list, and its decoder by itself as the yardstick."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from pipelines import Loader
+    from tin.bench.data import Decode
+    from tin.bench.model import Workload
+
+
+def run_on_files(
+    name: str, list_path: Path, root: Path | None, work: Workload, workers: int | None, quick: bool, runs: int | None
+) -> dict[str, Any]:
+    """The result of `data` or `train` on the videos of a list; `work` shrinks to a list shorter than its batch."""
+    from cli.console import index_progress
+    from pipelines import ClipSpec, Loader, VideoIndex, VideoList
+    from tin import bench as benchmarks
+    from tin.bench.timing import Rounds
+
+    videos = VideoList.read(list_path, root=root)
+    labels = [entry.label for entry in videos.entries if entry.label is not None]
+    if name == "train" and len(labels) < len(videos.entries):
+        raise click.UsageError(f"{list_path}: bench train needs a label in every line ('path label')")
+    work = replace(
+        work,
+        batch_size=min(work.batch_size, len(videos.entries)),
+        num_classes=max([work.num_classes, *(label + 1 for label in labels)]),
+    )
+    with index_progress() as progress:
+        index = VideoIndex.build(videos, progress=progress)
+    spec = ClipSpec(
+        num_segments=work.num_segments,
+        input_size=work.input_size,
+        short_side=round(work.input_size * 256 / 224),  # the recipes' proportion of frame to crop
+    )
+    workers = min(16, len(os.sched_getaffinity(0))) if workers is None else workers
+    with ExitStack() as stack:
+        loader = stack.enter_context(
+            Loader(
+                videos, index, spec, batch_size=work.batch_size, training=True, device=work.device,
+                dtype=work.dtype if work.device.type == "cuda" else "float32", num_workers=workers,
+            )
+        )  # fmt: skip
+        if name == "train":
+            rounds = Rounds(0, runs or (2 if quick else 5))
+            result = benchmarks.train(loader, work, rounds, _steps(work, 2 if quick else 8))
+        else:
+            rounds = Rounds(1, runs or (3 if quick else 10))
+            decode = stack.enter_context(_decoding_alone(loader, workers))
+            result = benchmarks.data(loader, work.device, rounds, _steps(work, 8 if quick else 32), decode)
+    result["settings"].update(
+        list=str(list_path), videos=len(videos.entries), workers=workers, batch_size=work.batch_size
+    )
+    return result
+
+
+def _steps(work: Workload, on_cpu: int) -> int:
+    """Batches of a round: a GPU needs more of them to be timed well, and has the speed."""
+    return on_cpu if work.device.type == "cpu" else 4 * on_cpu
+
+
+@contextmanager
+def _decoding_alone(loader: Loader, workers: int) -> Iterator[Decode | None]:
+    """The loader's clips through as many decoding processes and nothing after them; None where PyAV does not decode."""
+    from pipelines import make_plan
+    from pipelines.workers import WorkerPool
+
+    entries, index = loader.video_list.entries, loader.index
+    folders = any(index[entry].error is None and index[entry].template is not None for entry in entries)
+    if loader.device.type == "cuda" or folders:
+        yield None
+        return
+    pool = WorkerPool(workers)
+
+    def decode(epoch: int, ids: Sequence[int]) -> None:
+        for ticket, id in enumerate(ids):
+            plan = make_plan(
+                entries[id], index[entries[id]], loader.spec, training=True, seed=loader.seed, epoch=epoch, id=id
+            )
+            pool.submit((epoch, ticket), "decode", str(entries[id].path), plan.indices.reshape(-1))
+        left = len(ids)
+        while left:
+            for _, _, error in pool.collect():
+                if error is not None:
+                    raise error
+                left -= 1
+
+    try:
+        yield decode
+    finally:
+        pool.close()

@@ -1,0 +1,140 @@
+"""From a data set's name, folder or list to the loader that a recipe asks for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from pipelines.errors import DataError
+
+if TYPE_CHECKING:
+    import torch
+
+    from pipelines import ClipSpec, Loader, VideoIndex, VideoList
+    from tin.distributed import World
+    from tin.recipes import Recipe
+
+CLASSES_HINT = "give the list of the recipe's data set, or --num-classes"
+SHOWN = 5
+"""Unreadable videos that are named on the screen."""
+
+
+@dataclass(frozen=True)
+class Indexed:
+    """A list and what is known about its files."""
+
+    list: VideoList
+    index: VideoIndex
+
+    def __len__(self) -> int:
+        return len(self.list.entries)
+
+
+def find_list(dataset: str, split: str, data: Path | None) -> Path:
+    """`DATA/train.txt` or `val.txt`; DATA is `--data`, else `$TIN_DATA/NAME`, else `data/NAME`. The motion data set is rendered when it is
+    nowhere.
+
+    Raises:
+        DataError: there is no such list; the message says where it was looked for and how to make it.
+    """
+    folder = data or Path(os.environ.get("TIN_DATA", "data")) / dataset
+    path = folder / f"{split}.txt"
+    if not path.is_file() and dataset == "motion" and data is None:
+        from cli.data import render_motion
+
+        click.echo(f"rendering the motion data set into {folder} (once)")
+        render_motion(folder)
+    if not path.is_file():
+        raise DataError(
+            f"no list {path}: make the lists of your copy of '{dataset}' with 'tin-cli data folder', write them by hand (a line a "
+            f"video: path label), or name their folder with --data"
+        )
+    return path
+
+
+def open_lists(
+    paths: Sequence[Path], root: Path | None, recipe: Recipe, world: World, labelled: bool = False
+) -> list[Indexed]:
+    """Read lists and their index, probing new files; one process probes, the others then read what it found.
+
+    Args:
+        labelled: every video must have a label.
+
+    Raises:
+        DataError: as `VideoList.read`; a label that the model has no class for; no label where one is needed.
+    """
+    from tin.distributed import main_first
+
+    return main_first(lambda: [_open_list(path, root, recipe, labelled, world.is_main) for path in paths], world)
+
+
+def _open_list(path: Path, root: Path | None, recipe: Recipe, labelled: bool, announce: bool) -> Indexed:
+    from cli.console import index_progress
+    from pipelines import VideoIndex, VideoList
+
+    videos = VideoList.read(path, root=root)
+    classes = recipe.model.num_classes
+    if videos.labels and len(videos.labels) != classes:
+        raise DataError(
+            f"{path.parent / 'labels.txt'} names {len(videos.labels)} classes, the model has {classes}: {CLASSES_HINT}"
+        )
+    for entry in videos.entries:
+        if entry.label is None and labelled:
+            raise DataError(f"{path}: '{entry.id}' has no label: training needs 'path label' in every line")
+        if entry.label is not None and entry.label >= classes:
+            raise DataError(
+                f"{path}: '{entry.id}' has label {entry.label}, the model has classes 0…{classes - 1}: {CLASSES_HINT}"
+            )
+    with index_progress(announce) as progress:
+        index = VideoIndex.build(videos, progress=progress)
+    bad = index.unreadable(videos)
+    if bad and announce:
+        click.echo(f"{len(bad)} of {len(videos.entries)} videos of {path} are unreadable:", err=True)
+        for entry, reason in bad[:SHOWN]:
+            click.echo(f"  {entry.id}: {reason}", err=True)
+        if len(bad) > SHOWN:
+            click.echo(f"  … and {len(bad) - SHOWN} more, listed by: tin-cli data index {path}", err=True)
+    return Indexed(videos, index)
+
+
+def clip_spec(recipe: Recipe) -> ClipSpec:
+    """The recipe's data settings as the loader takes them."""
+    from pipelines import ClipSpec
+
+    return ClipSpec(num_segments=recipe.model.num_segments, **recipe.data.model_dump())
+
+
+def make_loader(
+    videos: Indexed,
+    recipe: Recipe,
+    *,
+    training: bool,
+    device: torch.device,
+    world: World,
+    seed: int = 0,
+    workers: int | None = None,
+    max_bad: float | None = None,
+) -> Loader:
+    """The loader of a list for a recipe; on a GPU frames come in the type that the model computes in."""
+    from pipelines import Loader
+
+    half = {"fp16": "float16", "bf16": "bfloat16"}
+    return Loader(
+        videos.list,
+        videos.index,
+        clip_spec(recipe),
+        batch_size=recipe.train.batch_size,
+        training=training,
+        seed=seed,
+        device=str(device),
+        dtype=half.get(recipe.train.amp, "float32") if device.type == "cuda" else "float32",
+        rank=world.rank,
+        world_size=world.size,
+        num_workers=workers,
+        max_bad=max_bad,
+    )

@@ -1,0 +1,55 @@
+"""Options that several commands share, and the recipe they add up to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    import torch
+
+    from tin.recipes import Recipe
+
+DATASETS = ("motion", "sthv1", "sthv2", "k400")
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+
+
+def run_options(function: Function) -> Function:
+    """--device, --amp, --nproc-per-node, --workers: how the computing is done."""
+    for option in (
+        click.option("--nproc-per-node", type=click.IntRange(1, 1024), default=1, show_default=True,
+                     help="Processes on this machine, one a GPU; torchrun and srun work as well."),
+        click.option("--workers", type=click.IntRange(0, 1024), default=None,
+                     help="Decoding processes of each process (CPU decoding).  [default: one a core]"),
+        click.option("--amp", type=click.Choice(["off", "fp16", "bf16"]), default=None,
+                     help="Mixed precision.  [default: the recipe's on a GPU, off on a CPU]"),
+        click.option("--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda or cuda:N."),
+    ):  # fmt: skip
+        function = option(function)
+    return function
+
+
+def set_option(function: Function) -> Function:
+    """--set key=value for every field of a recipe."""
+    return click.option(
+        "--set", "overrides", multiple=True, metavar="KEY=VALUE",
+        help="Override any field of the recipe, for example optim.lr=0.01; may be given often.",
+    )(function)  # fmt: skip
+
+
+def with_device_defaults(recipe: Recipe, device: torch.device, amp_was_asked: bool) -> Recipe:
+    """On a CPU mixed precision is off unless it was asked for: without native support it is several times slower."""
+    if device.type == "cpu" and not amp_was_asked and recipe.train.amp != "off":
+        return recipe.model_copy(update={"train": recipe.train.model_copy(update={"amp": "off"})})
+    return recipe
+
+
+def as_overrides(values: dict[str, Any]) -> list[str]:
+    """Options that were given, as `--set` takes them."""
+    return [f"{key}={value}" for key, value in values.items() if value is not None]

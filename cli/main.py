@@ -1,0 +1,87 @@
+"""The `tin-cli` group: finds commands by name, and turns every mistake of a user into one line and exit status 2."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+_COMMANDS = {
+    "bench": ("cli.bench", "bench"),
+    "data": ("cli.data", "data"),
+    "test": ("cli.test", "test"),
+    "train": ("cli.train", "train"),
+}
+
+
+class _Group(click.Group):
+    """Imports a command when it is used, so that `--help` does not wait for PyTorch."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module, name = _COMMANDS[cmd_name]
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="tin-video", prog_name="tin-cli")
+def cli() -> None:
+    """Train, test and benchmark Temporal Interlacing Networks on video.
+
+    \b
+    A first run, on a data set that is rendered on the spot:
+      tin-cli data motion data/motion
+      tin-cli train --dataset motion --work-dir runs/motion
+      tin-cli test --checkpoint runs/motion/best.pt --out result.json
+
+    Each command explains itself: tin-cli train --help
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The console script. Exit status: 0 done, 2 a mistake in what was asked or given, 128 + n ended by signal n."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit status."""
+    from pipelines.errors import DataError
+    from tin.errors import PeerError, TinError
+
+    try:
+        status: Any = cli.main(
+            None if arguments is None else list(arguments), prog_name="tin-cli", standalone_mode=False
+        )
+        return status if isinstance(status, int) else 0
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "tin-cli"
+        return _fail(f"{error.format_message()} (see {command} --help)")
+    except PeerError:  # rank 0 has said why
+        return 2
+    except (click.ClickException, TinError, DataError) as error:
+        return _fail(error.format_message() if isinstance(error, click.ClickException) else str(error))
+    except (click.Abort, KeyboardInterrupt):
+        return _fail("interrupted", status=130)
+    except BrokenPipeError:  # the reader of our output went away, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _fail(message: str, status: int = 2) -> int:
+    rank = os.environ.get("RANK")
+    where = f" [rank {rank}]" if rank not in (None, "0") else ""
+    click.echo(f"tin-cli{where}: error: {' '.join(message.split())}", err=True)
+    return status
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""Running the command line, in this process (fast) and as a user's process (real)."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from cli.main import run
+from tests.conftest import REPOSITORY
+
+
+@dataclass(frozen=True)
+class Result:
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def cli(capfd: pytest.CaptureFixture[str]) -> Callable[..., Result]:
+    """Calls the command line in this process."""
+
+    def call(*arguments: object) -> Result:
+        capfd.readouterr()
+        status = run([str(argument) for argument in arguments])
+        captured = capfd.readouterr()
+        return Result(status, captured.out, captured.err)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def tin_cli() -> Callable[..., Result]:
+    """Calls the command line as a process of its own, as a user does."""
+
+    def call(*arguments: object, cwd: Path | None = None, timeout: float = 250, **env: str) -> Result:
+        process = subprocess.run(
+            [sys.executable, "-m", "cli.main", *map(str, arguments)],
+            cwd=cwd, timeout=timeout, capture_output=True, text=True, check=False,
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "2", **env},
+        )  # fmt: skip
+        return Result(process.returncode, process.stdout, process.stderr)
+
+    return call
