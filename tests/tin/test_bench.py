@@ -1,0 +1,244 @@
+"""Benchmarks: what they claim to time is really run, in turns, with a ratio beside every figure. No speed is asserted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tin import bench, ops
+from tin.bench.model import TrainingStep, Workload
+from tin.bench.op import layer_shapes
+from tin.bench.timing import Rounds, median_ratio
+from tin.errors import TinError
+
+CPU = torch.device("cpu")
+SMALL = Workload("tin_resnet18", batch_size=2, num_segments=4, input_size=32, num_classes=5)
+ROUNDS = Rounds(warmup=1, runs=3)
+
+
+class TestTiming:
+    def test_calls_take_turns_and_every_sample_is_a_call(self) -> None:
+        order: list[str] = []
+        samples = bench.time_in_turns({name: partial(order.append, name) for name in "abc"}, CPU, Rounds(2, 3))
+        assert "".join(order) == "aabbcc" + "abc" + "cba" + "abc"
+        assert {name: len(values) for name, values in samples.items()} == {"a": 3, "b": 3, "c": 3}
+
+    def test_short_calls_are_repeated_until_a_sample_is_long_enough(self) -> None:
+        calls = []
+        samples = bench.time_in_turns({"a": lambda: calls.append(1)}, CPU, Rounds(1, 2), min_seconds=1e-3)
+        assert len(calls) > 20
+        assert len(samples["a"]) == 2
+
+    def test_quantiles_and_ratios_are_of_the_samples(self) -> None:
+        samples = [float(i) for i in range(101)]
+        assert bench.quantiles(samples, 1e3) == {"median": 50e3, "p10": 10e3, "p90": 90e3, "samples": 101}
+        # pairs, not medians: one slow round slows both
+        assert median_ratio([2.0, 40.0, 2.0], [1.0, 20.0, 1.0]) == 2.0
+
+    def test_the_protocol_of_the_results_table_is_the_default_on_a_gpu(self) -> None:
+        assert Rounds.default(torch.device("cuda"), quick=False) == Rounds(20, 200)
+        assert Rounds.default(CPU, quick=True).runs < Rounds.default(CPU, quick=False).runs
+
+
+class TestNetworks:
+    def test_inference_takes_one_clip_through_the_network_and_its_plain_counterpart(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        shapes = count_forwards(monkeypatch)
+        result = check(bench.inference(SMALL, ROUNDS))
+        assert shapes == {"tin_resnet18": [(4, 3, 32, 32)] * 4, "tsn_resnet18": [(4, 3, 32, 32)] * 4}
+        assert [row["name"] for row in result["rows"]] == ["tin_resnet18, one clip", "tsn_resnet18, one clip"]
+        assert result["rows"][1]["ratio"] == 1.0
+
+    def test_inference_of_the_plain_network_is_its_own_yardstick(self) -> None:
+        result = check(bench.inference(Workload("tsn_resnet18", num_segments=1, input_size=32), ROUNDS))
+        assert [row["ratio"] for row in result["rows"]] == [1.0]
+
+    @pytest.mark.slow
+    def test_model_times_inference_and_training_of_three_networks(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        shapes = count_forwards(monkeypatch)
+        result = check(bench.model(SMALL, ROUNDS, Rounds(1, 2)))
+        archs = ["tin_resnet18", "tsm_resnet18", "tsn_resnet18"]
+        assert shapes == {arch: [(8, 3, 32, 32)] * (4 + 3) for arch in archs}
+        assert [row["name"] for row in result["rows"]] == [
+            f"{arch}, {what}" for what in ("inference", "training step") for arch in archs
+        ]
+        for line in result["rows"]:
+            assert line["clips_per_second"] == pytest.approx(2 / line["median"] * 1e3)
+
+    @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+    def test_a_training_step_trains(self, dtype: str) -> None:
+        work = Workload("tin_resnet18", 2, 4, 32, dtype, num_classes=5)
+        model = work.build("tin_resnet18")
+        step = TrainingStep(work, model)
+        before = {name: value.detach().clone() for name, value in model.named_parameters()}
+        running = model.bn1.running_mean.clone()  # type: ignore[operator, union-attr]
+        step(work.frames(2), torch.tensor([1, 4]))
+        changed = [name for name, value in model.named_parameters() if not torch.equal(value, before[name])]
+        assert "fc.weight" in changed
+        assert "layer1.0.conv1.weight" in changed
+        assert not torch.equal(model.bn1.running_mean, running)  # type: ignore[arg-type, union-attr]
+
+
+class TestOp:
+    def test_shapes_are_those_of_the_networks_blocks(self) -> None:
+        shapes = layer_shapes(Workload("tsn_resnet50"))
+        assert list(shapes.items()) == [
+            ((64, 56, 56), 1),
+            ((256, 56, 56), 3),
+            ((512, 28, 28), 4),
+            ((1024, 14, 14), 6),
+            ((2048, 7, 7), 2),
+        ]
+
+    def test_every_shape_is_timed_both_ways_against_a_copy_and_the_reference(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        seen: list[tuple[int, ...]] = []
+        real = ops.temporal_interlace
+
+        def counting(x: torch.Tensor, *rest: Any) -> torch.Tensor:
+            assert x.is_contiguous(memory_format=torch.channels_last)
+            seen.append(tuple(x.shape))
+            return real(x, *rest)
+
+        monkeypatch.setattr(ops, "temporal_interlace", counting)
+        result = check(bench.op(SMALL, ROUNDS))
+        assert set(seen) == {(8, 64, 8, 8), (8, 128, 4, 4), (8, 256, 2, 2), (8, 512, 1, 1)}
+        assert len(result["rows"]) == 8
+        forward, backward = result["rows"][:2]
+        assert forward["name"] == "forward 64×8×8"
+        assert forward["bytes"] == 2 * 8 * 64 * 64 * 4
+        assert backward["bytes"] == 2.25 * 8 * 64 * 64 * 4
+        for line in result["rows"]:
+            assert line["gb_per_s"] == pytest.approx(line["bytes"] / line["median"] / 1e6)
+            assert line["reference_ratio"] > 0
+            assert line["copy_gb_per_s"] > 0
+
+
+@dataclass
+class Batch:
+    frames: torch.Tensor
+    labels: torch.Tensor
+    ids: np.ndarray
+
+
+class Frames:
+    """A loader of ready frames that remembers what was taken from it."""
+
+    def __init__(self, batches: int, size: int = 2) -> None:
+        self.batches, self.size, self.epoch = batches, size, -1
+        self.taken: list[tuple[int, int]] = []
+        self.closed = 0
+
+    def __len__(self) -> int:
+        return self.batches
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[Batch]:
+        try:
+            for i in range(self.batches):
+                self.taken.append((self.epoch, i))
+                ids = np.arange(i * self.size, (i + 1) * self.size)
+                yield Batch(torch.randn(self.size * 4, 3, 32, 32), torch.zeros(self.size, dtype=torch.int64), ids)
+        finally:
+            self.closed += 1
+
+
+class TestData:
+    def test_a_round_decodes_the_very_clips_that_the_loader_gave(self) -> None:
+        loader = Frames(10)
+        decoded: list[tuple[int, list[int]]] = []
+        result = check(bench.data(loader, CPU, Rounds(1, 2), 3, lambda epoch, ids: decoded.append((epoch, list(ids)))))
+        # two batches to get going, three timed, in each of three epochs; then the loader is told to stop
+        assert loader.taken == [(epoch, i) for epoch in range(3) for i in range(5)]
+        assert loader.closed == 3
+        assert decoded == [(epoch, [4, 5, 6, 7, 8, 9]) for epoch in range(3)]
+        assert [row["name"] for row in result["rows"]] == ["loader alone", "decoding alone"]
+        assert all(row["samples"] == 2 for row in result["rows"])
+
+    def test_an_epoch_shorter_than_a_round_is_enough(self) -> None:
+        for batches in (1, 2, 3):
+            decoded: list[int] = []
+            check(bench.data(Frames(batches), CPU, Rounds(0, 1), 8, partial(collect, decoded)))
+            assert len(decoded) == 2
+
+    def test_without_a_decoder_to_compare_with_it_says_so(self) -> None:
+        result = check(bench.data(Frames(4), CPU, Rounds(0, 1), 2, None))
+        assert "does not run alone" in result["rows"][0]["ratio_to"]
+
+    def test_an_empty_loader_is_an_error(self) -> None:
+        with pytest.raises(TinError, match="no batch"):
+            bench.data(Frames(0), CPU, Rounds(0, 1), 2, None)
+
+    @pytest.mark.slow
+    def test_training_is_timed_together_and_in_parts(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        steps: list[int] = []
+        real = TrainingStep.__call__
+
+        def counting(self: TrainingStep, frames: torch.Tensor, labels: torch.Tensor) -> None:
+            steps.append(len(labels))
+            real(self, frames, labels)
+
+        monkeypatch.setattr(TrainingStep, "__call__", counting)
+        loader = Frames(8)
+        result = check(bench.train(loader, SMALL, Rounds(0, 2), 3))
+        assert loader.taken == [(epoch, i) for epoch in range(2) for _ in range(2) for i in range(5)]
+        assert steps == [2] * 2 * (5 + 3)
+        together, alone, model = result["rows"]
+        assert together["name"] == "tin_resnet18, training from files"
+        assert together["ratio_to"] == "loader and model in turns"
+        assert alone["ratio"] >= 1
+        assert model["ratio"] >= 1
+
+
+def test_the_machine_and_the_versions_are_described() -> None:
+    described = bench.describe(CPU)
+    machine, versions = described["machine"], described["versions"]
+    assert machine["cpu"]
+    assert machine["cores"] >= machine["usable_cores"] >= 1
+    assert machine["gpu"] is None
+    assert versions["torch"] == torch.__version__
+    assert versions["dali"]
+    assert versions["op"]["cpu"] in ("native", "reference")
+    json.dumps(described)
+
+
+def collect(into: list[int], epoch: int, ids: Sequence[int]) -> None:
+    into.extend(ids)
+
+
+def count_forwards(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[tuple[int, ...]]]:
+    """The shapes that each architecture's networks are given from now on."""
+    shapes: dict[str, list[tuple[int, ...]]] = {}
+    real = Workload.build
+
+    def build(self: Workload, arch: str) -> torch.nn.Module:
+        model = real(self, arch)
+        model.register_forward_pre_hook(lambda m, args: shapes.setdefault(arch, []).append(tuple(args[0].shape)))
+        return model
+
+    monkeypatch.setattr(Workload, "build", build)
+    return shapes
+
+
+def check(result: dict[str, Any]) -> dict[str, Any]:
+    """What holds for every benchmark: JSON, settings, and in each row quantiles in order and a ratio to something."""
+    assert json.loads(json.dumps(result)) == result
+    assert result["settings"]["runs"] >= 1
+    assert result["rows"]
+    for line in result["rows"]:
+        assert 0 < line["p10"] <= line["median"] <= line["p90"]
+        assert line["ratio"] > 0
+        assert line["ratio_to"]
+        assert line["unit"] in ("ms", "clips/s")
+    return result
