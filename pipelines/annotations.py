@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -120,12 +121,16 @@ class VideoList:
             _check_template(template)
         if not root.is_dir():
             raise DataError(f"{root} is not a folder; expected a folder with one folder per class")
-        classes = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
-        entries = []
-        for label, name in enumerate(classes):
-            for item in sorted((root / name).iterdir(), key=lambda p: p.name):
-                if not item.name.startswith(".") and _is_video(item):
-                    entries.append(VideoEntry(item, label, f"{name}/{item.name}"))
+        try:
+            classes = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+            entries = [
+                VideoEntry(item, label, f"{name}/{item.name}")
+                for label, name in enumerate(classes)
+                for item in sorted((root / name).iterdir(), key=lambda p: p.name)
+                if not item.name.startswith(".") and _is_video(item)
+            ]
+        except OSError as error:
+            raise DataError(f"cannot look into {error.filename}: {error.strerror}") from None
         if not entries:
             raise DataError(
                 f"no videos in {root}; expected {root}/CLASS/VIDEO, "
@@ -178,7 +183,7 @@ def _form(lines: list[tuple[int, str]], root: Path) -> int:
         counted, labelled = _COUNTED.fullmatch(text), _LABELLED.fullmatch(text)
         assert counted
         assert labelled
-        if (root / labelled["path"].rstrip(", \t")).exists() and not (root / counted["path"]).exists():
+        if os.path.exists(root / labelled["path"].rstrip(", \t")) and not os.path.exists(root / counted["path"]):
             return 1
     return most
 

@@ -13,7 +13,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from pipelines.errors import DecodeError
-from pipelines.media import PacketScan, open_video, quarter_turns, scan_packets
+from pipelines.media import PacketScan, open_video, quarter_turns, reason_of, scan_packets
 
 Frames = NDArray[np.uint8]
 Allocate = Callable[[tuple[int, ...]], Frames]
@@ -49,8 +49,8 @@ def decode_frames(
     if wanted.size == 0 or wanted.min() < 0:
         raise DecodeError(path, f"cannot decode frames {wanted.tolist()}: ask for one or more indices from 0")
     out = _Output(path, wanted, allocate or (lambda shape: np.empty(shape, np.uint8)))
-    if path.exists() and path.stat().st_size <= HELD_BYTES:
-        with open_video(path) as (container, stream):
+    with open_video(path) as (container, stream):
+        if path.stat().st_size <= HELD_BYTES:
             _decode_groups(container, stream, out)
     if not out.complete:
         out.clear()
@@ -108,7 +108,7 @@ def _decode_from_start(container: InputContainer, stream: VideoStream, out: _Out
             if number > out.last:
                 return
     except (av.FFmpegError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+        reason = reason_of(error)
         raise DecodeError(
             out.path, f"decoding failed after {number} frames ({reason}); frame {out.last} was wanted"
         ) from None

@@ -117,6 +117,6 @@ def _still_true(info: VideoInfo, verified: bool, entry: VideoEntry, video_list: 
     if info.mtime == 0:
         return False  # it was missing and still is; a look costs nothing
     if info.codec != "images":
-        return not entry.path.is_dir()
+        return not os.path.isdir(entry.path)
     same_names = video_list.template in (None, info.template)
     return same_names and (entry.num_frames is None or entry.num_frames == info.num_frames)

@@ -19,16 +19,16 @@ from pipelines.annotations import VideoList
 from pipelines.clips import EpochClips, Failure, Failures, FileMaker, Made, Maker, WorkerMaker, logger
 from pipelines.errors import DataError, SettingsError
 from pipelines.graphs import ClipGraph
-from pipelines.index import VideoIndex
+from pipelines.index import VideoIndex, VideoInfo
 from pipelines.plan import ClipSpec
 from pipelines.runner import Resources
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
-# What NVDEC decodes wherever NVIDIA's data centre GPUs since Ampere do, and DALI's video decoder passes to it.
-_NVDEC_CODECS = frozenset(("h264", "hevc", "vp8", "vp9"))
+# Codecs that NVDEC decodes on every data centre GPU since Ampere, with the smallest side it takes, pixels (NVIDIA's Video
+# Codec SDK documentation). AV1 is not among them: the A100 has none.
+_NVDEC_MIN_SIDE = {"h264": 48, "hevc": 144, "vp8": 48, "vp9": 128}
 _NVDEC_FORMATS = frozenset(("yuv420p", "yuvj420p"))
-_NVDEC_MIN_SIDE = 144  # pixels; HEVC's minimum, the largest of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,11 +274,13 @@ def _hold_until_used(held: deque[tuple[Any, torch.Tensor]], frames: torch.Tensor
         held.popleft()
 
 
-def _nvdec_takes(info: Any) -> bool:
+def _nvdec_takes(info: VideoInfo) -> bool:
+    smallest = _NVDEC_MIN_SIDE.get(info.codec)
     return (
-        info.codec in _NVDEC_CODECS
+        smallest is not None
+        and min(info.width, info.height) >= smallest
         and info.pixel_format in _NVDEC_FORMATS
-        and min(info.width, info.height) >= _NVDEC_MIN_SIDE
+        and info.exact
     )
 
 

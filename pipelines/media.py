@@ -33,8 +33,8 @@ def check_file(path: Path) -> None:
             raise DecodeError(path, "is empty (0 bytes)")
         with path.open("rb"):
             pass
-    except OSError as error:
-        raise DecodeError(path, _reason(error)) from None
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        raise DecodeError(path, reason_of(error)) from None
 
 
 @contextmanager
@@ -47,7 +47,7 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     try:
         container = av.open(str(path), metadata_errors="ignore")
     except (av.FFmpegError, ValueError, UnicodeError) as error:
-        raise DecodeError(path, f"cannot be opened as a video ({_reason(error)})") from None
+        raise DecodeError(path, f"cannot be opened as a video ({reason_of(error)})") from None
     with container:
         streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
         if not streams:
@@ -102,11 +102,12 @@ def quarter_turns(degrees: float) -> int:
     return round(degrees / 90) % 4
 
 
-def _hidden_vp8(packet: Packet) -> bool:
-    return not bytes(packet)[0] >> 4 & 1  # show_frame, RFC 6386 section 9.1
-
-
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """What an error of the system or of FFmpeg says, in a few words without the path."""
     known = {errno.ENOENT: "no such file", errno.EACCES: "permission denied"}
     number = getattr(error, "errno", None)
     return known.get(number or 0) or getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def _hidden_vp8(packet: Packet) -> bool:
+    return not bytes(packet)[0] >> 4 & 1  # show_frame, RFC 6386 section 9.1

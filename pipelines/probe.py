@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import av
 
 from pipelines.annotations import IMAGE_SUFFIXES
 from pipelines.errors import DecodeError
-from pipelines.media import open_video, quarter_turns, scan_packets
+from pipelines.media import open_video, quarter_turns, reason_of, scan_packets
 
 TEMPLATES = (
     "{:05}.jpg",
@@ -39,6 +40,9 @@ class VideoInfo:
     pixel_format: str = ""
     keyframes: tuple[int, ...] = ()
     """Indices of the frames that decode without others."""
+    exact: bool = True
+    """Whether the file has one video stream and its packets, ordered by time, are its frames: then decoders that count
+    packets, such as DALI's, mean the same frame by the same index. False with edit lists, hidden or untimed packets."""
     bytes: int = 0
     mtime: int = 0
     """Last change, nanoseconds."""
@@ -64,7 +68,7 @@ def probe(path: str, template: str | None, claimed: int | None, verify: bool) ->
     place = Path(path)
     size, mtime = file_state(place)
     try:
-        found = _probe_folder(place, template, claimed) if place.is_dir() else _probe_video(place, verify)
+        found = _probe_folder(place, template, claimed) if os.path.isdir(place) else _probe_video(place, verify)
     except DecodeError as error:
         found = VideoInfo(error=error.reason)
     return replace(found, bytes=size, mtime=mtime)
@@ -74,7 +78,7 @@ def file_state(path: Path) -> tuple[int, int]:
     """(bytes, mtime in ns) that tell whether a path has changed; (0, 0) where there is nothing."""
     try:
         status = path.stat()
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a name that no file can have
         return 0, 0
     return status.st_size, status.st_mtime_ns
 
@@ -83,6 +87,7 @@ def _probe_video(path: Path, verify: bool) -> VideoInfo:
     with open_video(path) as (container, stream):
         scan = scan_packets(container, stream)
         rate = stream.average_rate or stream.guessed_rate
+        alone = len(container.streams.video) == 1
     if not scan.num_frames:
         raise DecodeError(path, "has a video stream without frames")
     count_all = verify or not scan.countable
@@ -95,7 +100,7 @@ def _probe_video(path: Path, verify: bool) -> VideoInfo:
                 if not count_all:
                     break
         except (av.FFmpegError, ValueError) as error:
-            failure = getattr(error, "strerror", None) or str(error)
+            failure = reason_of(error)
         codec = stream.codec_context.codec.canonical_name
     if first is None:
         raise DecodeError(path, f"no frame of it decodes ({failure or codec})")
@@ -103,7 +108,9 @@ def _probe_video(path: Path, verify: bool) -> VideoInfo:
         raise DecodeError(path, f"decoding fails after {decoded} of {scan.num_frames} frames ({failure})")
     turns = quarter_turns(first.rotation)
     width, height = (first.height, first.width) if turns % 2 else (first.width, first.height)
-    ranks = scan.ranks() or {}
+    ranks = scan.ranks()
+    exact = alone and ranks is not None and all(scan.shown)
+    ranks = ranks or {}
     keys = [
         ranks.get(p.pts, position) if p.pts is not None else position
         for position, (p, shown) in enumerate(zip(scan.packets, scan.shown, strict=True))
@@ -118,11 +125,15 @@ def _probe_video(path: Path, verify: bool) -> VideoInfo:
         codec=codec,
         pixel_format=first.format.name,
         keyframes=tuple(sorted(keys)),
+        exact=exact,
     )
 
 
 def _probe_folder(path: Path, template: str | None, claimed: int | None) -> VideoInfo:
-    names = {p.name for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES}
+    try:
+        names = {p.name for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES}
+    except OSError as error:
+        raise DecodeError(path, reason_of(error)) from None
     if not names:
         raise DecodeError(path, "is a folder without images")
     for candidate in (template,) if template else TEMPLATES:

@@ -16,7 +16,7 @@ from pipelines.errors import DataError
 from pipelines.probe import VideoInfo
 
 # Raised when a row's meaning changes: files of another version are probed again.
-VERSION = 1
+VERSION = 2
 _APPLICATION = 0x54494E31  # marks the file as ours, so that no other SQLite file is ever overwritten
 _COLUMNS = [field.name for field in fields(VideoInfo)]
 _WAIT_SECONDS = 60.0  # for another builder's short transaction
@@ -34,11 +34,11 @@ def store_paths(video_list: VideoList) -> list[Path]:
 
 
 def read_rows(path: Path) -> dict[str, Row]:
-    """All rows (info, verified) by key; nothing where there is no file, or one of another version.
+    """All rows (info, verified) by key; nothing where there is no file to read, or one of another version.
 
     Raises DataError where the file is not such a store.
     """
-    if not path.is_file() or path.stat().st_size == 0:
+    if not os.path.isfile(path) or not os.access(path, os.R_OK) or not os.path.getsize(path):
         return {}
     try:
         with closing(_connect(path, read_only=True)) as connection:
@@ -111,4 +111,5 @@ def _values(info: VideoInfo) -> list[object]:
 def _info(values: tuple[object, ...]) -> VideoInfo:
     named = dict(zip(_COLUMNS, values, strict=True))
     named["keyframes"] = tuple(json.loads(str(named["keyframes"])))
+    named["exact"] = bool(named["exact"])
     return VideoInfo(**named)  # type: ignore[arg-type]

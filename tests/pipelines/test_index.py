@@ -7,6 +7,8 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -38,6 +40,9 @@ def test_every_real_file_is_counted_as_it_decodes(real_videos: Path, tmp_path: P
         assert info.rotation == int(row["rot"]) % 360
         assert info.keyframes[0] == 0 or "discard" in entry.id
         assert info.bytes == entry.path.stat().st_size
+    inexact = {entry.id for entry in video_list.entries if not index[entry].exact}
+    assert {"discard_first_keyframe.mp4", "nasa_two_video_streams.mp4", "hmdb51_TrumanShow_wave.avi"} <= inexact
+    assert not any(name.startswith(("k400", "vp", "rot", "bikes")) for name in inexact)
 
 
 def test_verifying_decodes_every_frame(real_videos: Path, tmp_path: Path) -> None:
@@ -138,6 +143,34 @@ def test_special_files_are_errors_not_hangs(tmp_path: Path) -> None:
     assert reasons == ["is not a regular file", "is a folder without images", "is empty (0 bytes)"]
 
 
+@contextmanager
+def ordinary_user() -> Iterator[None]:
+    """Root may read everything: take another user's rights for a while."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+def test_no_permission_and_impossible_names_are_errors(tmp_path: Path) -> None:
+    write_video(tmp_path / "secret.mp4").chmod(0)
+    (tmp_path / "closed").mkdir(mode=0)
+    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
+        folder.chmod(0o755)
+    names = ["secret.mp4", "closed", "closed/a.mp4", "x" * 300 + ".mp4", "a\0b.mp4"]
+    video_list = listed(tmp_path, names)
+    with ordinary_user():
+        index = VideoIndex.build(video_list, workers=0)
+    reasons = [reason for _, reason in index.unreadable(video_list)]
+    assert reasons[:3] == ["permission denied"] * 3
+    assert "too long" in reasons[3]
+    assert "null" in reasons[4]
+
+
 def test_frame_folders(tmp_path: Path) -> None:
     write_frames(tmp_path / "plain", 5)
     write_frames(tmp_path / "img", 6, template="img_{:05}.jpg")
@@ -152,3 +185,15 @@ def test_frame_folders(tmp_path: Path) -> None:
     assert "image template" in odd.error
     given = VideoList.read(tmp_path / "l.txt", template="x{}.jpg")
     assert VideoIndex.build(given, workers=0)[given.entries[2]].num_frames == 3
+
+
+def test_a_store_of_another_version_is_built_again(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4")
+    video_list = listed(tmp_path, ["a.mp4"])
+    index, _ = build_counting(video_list)
+    assert index.store is not None
+    with sqlite3.connect(index.store) as connection:
+        connection.execute("PRAGMA user_version = 999")
+        connection.execute("ALTER TABLE videos DROP COLUMN fps")
+    assert build_counting(video_list)[1] == 1
+    assert build_counting(video_list)[1] == 0
