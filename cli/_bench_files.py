@@ -13,8 +13,8 @@ import click
 
 if TYPE_CHECKING:
     from pipelines import Loader
-    from tin.bench.data import Decode
-    from tin.bench.model import Workload
+    from tin.bench.files import Decode
+    from tin.bench.networks import Workload
 
 
 def run_on_files(

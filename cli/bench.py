@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import torch
     from rich.table import Table
 
-    from tin.bench.model import Workload
+    from tin.bench.networks import Workload
     from tin.bench.timing import Rounds
 
 BENCHMARKS = ("inference", "op", "model", "data", "train")
@@ -163,7 +163,7 @@ class _Request:
     root: Path | None
 
     def work(self, cpu_batch: int) -> Workload:
-        from tin.bench.model import Workload
+        from tin.bench.networks import Workload
 
         batch = self.batch_size or (cpu_batch if self.device.type == "cpu" else 8)
         return Workload(self.arch, batch, self.num_segments, self.input_size, self.dtype, self.device)

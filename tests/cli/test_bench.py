@@ -55,6 +55,7 @@ def test_only_what_is_named_is_run(cli: Cli, tmp_path: Path) -> None:
     assert list(json.loads((tmp_path / "x.json").read_text())["results"]) == ["inference"]
 
 
+@pytest.mark.slow
 def test_without_a_list_the_files_are_left_out_and_it_says_so(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

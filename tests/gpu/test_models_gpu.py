@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy
 
 import tin
 from tin.bench import inference, model, op
-from tin.bench.model import Workload
+from tin.bench.networks import Workload
 from tin.bench.timing import Rounds
 
 pytestmark = pytest.mark.gpu

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from tin import bench, ops
-from tin.bench.model import TrainingStep, Workload
-from tin.bench.op import layer_shapes
+from tin.bench.networks import TrainingStep, Workload
+from tin.bench.shapes import layer_shapes
 from tin.bench.timing import Rounds, median_ratio
 from tin.errors import TinError
 

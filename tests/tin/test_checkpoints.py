@@ -165,7 +165,7 @@ class Evil:
 
 
 class TestNamings:
-    @pytest.mark.parametrize("arch", ["tin_resnet50", "tsm_resnet50", "tsn_resnet18"])
+    @pytest.mark.parametrize("arch", ["tin_resnet18", "tsm_resnet18", "tsn_resnet18"])
     @pytest.mark.parametrize("envelope", [None, "model", "state_dict"])
     def test_our_own_files_are_complete(self, tmp_path: Path, arch: str, envelope: str | None) -> None:
         saved, model = filled(arch, 1), filled(arch, 2)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tin.bench.data import data, train
+from tin.bench.files import data, train
 from tin.bench.machine import describe
-from tin.bench.model import inference, model
-from tin.bench.op import op
+from tin.bench.networks import inference, model
+from tin.bench.shapes import op
 from tin.bench.timing import quantiles, time_in_turns
 
 __all__ = ["data", "describe", "inference", "model", "op", "quantiles", "time_in_turns", "train"]

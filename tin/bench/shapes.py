@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tin import ops
-from tin.bench.model import Workload
+from tin.bench.networks import Workload
 from tin.bench.timing import Rounds, median_ratio, row, time_in_turns
 from tin.models import build_model
 from tin.models.interlace import TemporalInterlace

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import torch
 
-from tin.bench.model import TrainingStep, Workload
+from tin.bench.networks import TrainingStep, Workload
 from tin.bench.timing import Rounds, median_ratio, row, synchronize
 from tin.errors import TinError
 
