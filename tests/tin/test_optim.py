@@ -65,3 +65,10 @@ def test_partial_bn_trains_only_the_first() -> None:
 def test_unknown_layers_are_refused() -> None:
     with pytest.raises(TinError, match="no parameter group for LayerNorm 'norm'"):
         parameter_groups(nn.ModuleDict({"norm": nn.LayerNorm(3)}), 0.1, 0.0)
+
+
+def test_without_fc_lr5_the_classifier_is_a_layer_like_any_other() -> None:
+    groups = {g["name"]: g for g in parameter_groups(tin.build_model("tsn_resnet18", 4), 0.1, 1e-4, fc_lr5=False)}
+    assert "fc.weight" in groups["weight"]["param_names"]
+    assert groups["bias"]["param_names"] == ["fc.bias"]
+    assert not {"classifier_weight", "classifier_bias"} & set(groups)

@@ -72,6 +72,9 @@ class OptimSettings(_Settings):
     nesterov: bool = False
     clip_norm: Positive | None = 20.0
     """Largest total gradient norm; None does not clip."""
+    fc_lr5: bool = True
+    """Five times the rate for the classifier's weight, ten times for its bias (MMAction2's name for it). For a classifier that
+    starts anew on a pretrained network; a network trained from scratch does better without."""
     partial_bn: bool = False
     """Keep the statistics and weights of every BatchNorm but the first as they are (the authors' script)."""
 

@@ -14,7 +14,7 @@ _NORMS = (nn.modules.batchnorm._BatchNorm,)
 
 
 def parameter_groups(
-    model: nn.Module, lr: float, weight_decay: float, partial_bn: bool = False
+    model: nn.Module, lr: float, weight_decay: float, partial_bn: bool = False, fc_lr5: bool = True
 ) -> list[dict[str, Any]]:
     """Split a model's parameters into the seven groups of TSN, TSM and TIN (REFERENCE: equal in MMAction2 and the authors' code).
 
@@ -25,6 +25,7 @@ def parameter_groups(
         model: as built by `tin.build_model`; its classifier is `fc`.
         lr: base learning rate.
         weight_decay: L2 factor of the groups that decay.
+        fc_lr5: False treats the classifier as any other layer.
         partial_bn: leave out every BatchNorm but the first (see `freeze_partial_bn`).
 
     Returns:
@@ -55,7 +56,7 @@ def parameter_groups(
             kinds = dict.fromkeys(own, "norm")
         elif isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear):
             prefix = ""
-            if module_name == "fc":
+            if module_name == "fc" and fc_lr5:
                 prefix = "classifier_"
             elif isinstance(module, nn.Conv2d) and not seen_stem:
                 prefix, seen_stem = "stem_", True
@@ -87,7 +88,7 @@ def build_optimizer(model: nn.Module, settings: OptimSettings, lr: float) -> tor
         lr: the scaled base learning rate.
     """
     return torch.optim.SGD(
-        parameter_groups(model, lr, settings.weight_decay, settings.partial_bn),
+        parameter_groups(model, lr, settings.weight_decay, settings.partial_bn, settings.fc_lr5),
         lr=lr,
         momentum=settings.momentum,
         nesterov=settings.nesterov,
