@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: install test fast lint format prove demo gpu cuda-report clean
+.PHONY: install test fast lint format prove demo gpu clean
 
 install: $(INSTALLED)
 
@@ -52,6 +52,19 @@ demo: $(INSTALLED)
 	$(BIN)/python benchmarks/demo_summary.py $(DEMO)
 	@echo "results: $(DEMO)/tin.json, $(DEMO)/tsn.json, $(DEMO)/bench.json"
 	@echo "curves:  $(BIN)/tensorboard --logdir $(DEMO)"
+
+# On a machine with a CUDA GPU, with a Python that has torch, torchvision, numpy, pydantic and pytest; DALI is not needed.
+# OUT receives the logs and the JSON. The op is compiled where nvcc is, else the carried one in tin/lib is used.
+GPU_PYTHON ?= python3
+OUT ?= out
+gpu:
+	@mkdir -p $(OUT)
+	@$(GPU_PYTHON) -c 'import sys, torch; sys.exit("make gpu needs a CUDA GPU that PyTorch sees") if not torch.cuda.is_available() else print(torch.cuda.get_device_name())'
+	@test -f tin/lib/libtin_cuda.so || TIN_CUDA=1 $(GPU_PYTHON) setup.py --quiet build_ext --inplace
+	$(GPU_PYTHON) -m pytest tests/gpu -m gpu --junitxml=$(OUT)/gpu-tests.xml > $(OUT)/gpu-tests.log 2>&1; status=$$?; tail -n 25 $(OUT)/gpu-tests.log; \
+	    $(GPU_PYTHON) benchmarks/gpu.py --out $(OUT) 2>&1 | tee $(OUT)/benchmarks.log; exit $$status
+	@command -v compute-sanitizer > /dev/null && timeout 120 compute-sanitizer --error-exitcode 1 \
+	    $(GPU_PYTHON) -m pytest tests/gpu/test_ops_cuda.py -m gpu -k "small or sanitizer" > $(OUT)/sanitizer.log 2>&1; tail -n 3 $(OUT)/sanitizer.log || true
 
 clean:
 	rm -rf $(DEMO) build dist *.egg-info

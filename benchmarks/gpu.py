@@ -1,0 +1,56 @@
+"""All GPU benchmarks that need neither DALI nor video files, as JSON; the second half of `make gpu`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tin import bench
+from tin.bench.networks import Workload
+from tin.bench.timing import Rounds
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="folder for the JSON files")
+    parser.add_argument("--quick", action="store_true", help="fewer samples")
+    options = parser.parse_args()
+    if not torch.cuda.is_available():
+        print("no CUDA GPU: nothing to measure", file=sys.stderr)
+        return 2
+    device = torch.device("cuda", 0)
+    torch.backends.cudnn.benchmark = True
+    rounds = Rounds.default(device, options.quick)
+    options.out.mkdir(parents=True, exist_ok=True)
+
+    def save(name: str, result: dict[str, Any]) -> None:
+        record = {
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "command": " ".join(sys.argv),
+            **bench.describe(device),
+            "results": {name.partition("-")[0]: result},
+        }
+        (options.out / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        for line in result["rows"]:
+            print(f"{name:16} {line['name']:36} {line['median']:10.4f} {line['unit']:8} × {line['ratio']:.3f} of {line['ratio_to']}")
+
+    clips = 32
+    for dtype in ("bfloat16", "float16", "float32"):
+        save(f"op-{dtype}", bench.op(Workload(batch_size=clips, dtype=dtype, device=device), Rounds(5, 30)))
+    save("inference", bench.inference(Workload(dtype="float16", device=device), rounds))
+    for dtype in ("bfloat16", "float16"):
+        work = Workload(batch_size=clips, dtype=dtype, device=device)
+        save(f"model-{dtype}", bench.model(work, Rounds(10, 40), Rounds(10, 40)))
+    peers = Workload(batch_size=6, dtype="float16", device=device)  # the memory column of the TIN results table
+    save("model-6clips", bench.model(peers, Rounds(10, 40), Rounds(10, 40)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
