@@ -48,7 +48,7 @@ demo: $(INSTALLED)
 	$(BIN)/tin-cli test --checkpoint $(DEMO)/tin/best.pt --data $(DEMO)/motion --out $(DEMO)/tin.json --eval $(DEMO_METRICS)
 	$(BIN)/tin-cli train --dataset motion --data $(DEMO)/motion --work-dir $(DEMO)/tsn --arch tsn_resnet18
 	$(BIN)/tin-cli test --checkpoint $(DEMO)/tsn/best.pt --data $(DEMO)/motion --out $(DEMO)/tsn.json --eval $(DEMO_METRICS)
-	$(BIN)/tin-cli bench --quick --out $(DEMO)/bench.json
+	$(BIN)/tin-cli bench --quick --data $(DEMO)/motion --out $(DEMO)/bench.json
 	$(BIN)/python benchmarks/demo_summary.py $(DEMO)
 	@echo "results: $(DEMO)/tin.json, $(DEMO)/tsn.json, $(DEMO)/bench.json"
 	@echo "curves:  $(BIN)/tensorboard --logdir $(DEMO)"
