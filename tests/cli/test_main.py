@@ -11,7 +11,7 @@ import pytest
 Cli = Callable[..., Any]
 
 
-@pytest.mark.parametrize("command", ["", "train", "test", "data", "data motion", "data folder", "data index"])
+@pytest.mark.parametrize("command", ["", "train", "test", "bench", "data", "data motion", "data folder", "data index"])
 def test_every_help_has_a_description_and_fits_a_terminal(cli: Cli, command: str) -> None:
     result = cli(*command.split(), "--help")
     assert result.status == 0
@@ -58,6 +58,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("test --checkpoint text.pt", "text.pt"),
         ("test --checkpoint empty", "'empty' is a directory"),
         ("test --checkpoint text.pt --eval accuracy", "unknown metric 'accuracy'"),
+        ("bench --runs 0", "0 is not in the range"),
         ("data folder nowhere out", "'nowhere' does not exist"),
         ("data index bad.txt", "bad.txt:2"),
     ],
