@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import resource
 import signal
-import sys
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -27,6 +25,7 @@ from tin.errors import TinError
 from tin.recipes import Recipe
 from tin.train.amp import autocast
 from tin.train.log import RunLog
+from tin.train.meter import Meter, memory_mb
 from tin.train.optim import build_optimizer, freeze_partial_bn
 from tin.train.progress import NullReporter, Reporter, StepReport
 from tin.train.schedule import lr_factor
@@ -179,7 +178,7 @@ class Trainer:
             freeze_partial_bn(self.model)
         self.train_loader.set_epoch(progress.epoch, start_step=progress.step)
         self.reporter.epoch_start(progress.epoch + 1, self.recipe.schedule.epochs, progress.step, self.steps_per_epoch)
-        meter = _Meter(self.device)
+        meter = Meter(self.device)
         batches = iter(self.train_loader)
         while True:
             waiting = time.perf_counter()
@@ -193,7 +192,7 @@ class Trainer:
             self.reporter.step(progress.step)
             if progress.global_step % settings.log_every == 0 or progress.step == self.steps_per_epoch:
                 self._report(meter, log)
-                meter = _Meter(self.device)
+                meter = Meter(self.device)
             elif self.world.size == 1 and self._signal:
                 self._stop()
         if progress.step != self.steps_per_epoch:
@@ -201,7 +200,7 @@ class Trainer:
                 f"the loader gave {progress.step} of {self.steps_per_epoch} steps in epoch {progress.epoch + 1}"
             )
 
-    def _train_step(self, batch: Any, meter: _Meter) -> None:
+    def _train_step(self, batch: Any, meter: Meter) -> None:
         factor = lr_factor(self.recipe.schedule, self.progress.global_step, self.steps_per_epoch)
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr * group["lr_mult"] * factor
@@ -220,7 +219,7 @@ class Trainer:
         self.scaler.update()
         meter.add(loss.detach(), logits.detach(), batch.labels, norm)
 
-    def _report(self, meter: _Meter, log: RunLog | None) -> None:
+    def _report(self, meter: Meter, log: RunLog | None) -> None:
         """Read the averages (the one place that waits for the device), check them, tell everybody."""
         progress, schedule = self.progress, self.recipe.schedule
         stop = 1.0 if self._signal else 0.0
@@ -242,7 +241,7 @@ class Trainer:
             clips_per_second=clips / seconds,
             data_wait=meter.wait / seconds,
             grad_norm=None if meter.norm is None else float(meter.norm),
-            memory_mb=_memory_mb(self.device),
+            memory_mb=memory_mb(self.device),
             eta_s=left * seconds / meter.steps,
         )
         if not math.isfinite(loss):
@@ -346,29 +345,3 @@ def scaled_lr(recipe: Recipe, world_size: int) -> float:
     if not recipe.train.scale_lr:
         return recipe.optim.lr
     return recipe.optim.lr * world_size * recipe.train.batch_size / recipe.train.base_batch
-
-
-class _Meter:
-    """Sums since the last report; they stay on the device until then."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.sums = torch.zeros(2, device=device, dtype=torch.float64)
-        self.norm: torch.Tensor | None = None
-        self.clips = 0
-        self.steps = 0
-        self.wait = 0.0
-        self.started = time.perf_counter()
-
-    def add(self, loss: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor, norm: torch.Tensor | None) -> None:
-        hits = (logits.argmax(-1) == labels).sum()
-        self.sums += torch.stack([loss.double() * len(labels), hits.double()])
-        self.norm = norm
-        self.clips += len(labels)
-        self.steps += 1
-
-
-def _memory_mb(device: torch.device) -> float:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
