@@ -54,20 +54,20 @@ def draw_path(label: int, num_frames: int, rng: np.random.Generator) -> Path:
     half = np.zeros(4)  # half of the way covered in x, y, log radius, angle
     half[:] = rng.uniform(-1.0, 1.0, 4) * (0.03, 0.03, 0.04, 0.12)
     kind = label // 2
-    radius = rng.uniform(0.15, 0.25) if kind < 2 else rng.uniform(0.2, 0.3)
+    radius = rng.uniform(0.16, 0.26)
     if kind == 0:
         half[0] = -rng.uniform(0.2, 0.28)
     elif kind == 1:
         half[1] = -rng.uniform(0.2, 0.28)
     elif kind == 2:
         half[2] = rng.uniform(0.32, 0.5)
-        radius = rng.uniform(0.19, 0.25)
     else:
-        half[3] = np.radians(rng.uniform(60.0, 110.0))
+        half[3] = np.radians(rng.uniform(100.0, 150.0))
+        radius = rng.uniform(0.28, 0.38)
     if label % 2:
         time = -time
-    # The object's centre stays inside the middle 72 % of the frame, whatever the crop of training takes away.
-    room = np.maximum(0.36 - np.abs(half[:2]), 0.0)
+    # Most of the object stays inside the frame, whatever the crop of training takes away.
+    room = np.maximum(min(0.36, 0.52 - radius) - np.abs(half[:2]), 0.0)
     x0, y0 = 0.5 + rng.uniform(-1.0, 1.0, 2) * room
     angle0 = rng.uniform(0.0, 2 * np.pi)
     values = (
@@ -92,7 +92,7 @@ def render(label: int, num_frames: int, size: int, rng: np.random.Generator) -> 
         _paste_distractor(canvas, rng)
     outline = _outline(rng)
     texture = str(rng.choice(_TEXTURES))
-    cycles = rng.uniform(1.2, 2.2)
+    cycles = rng.uniform(0.9, 1.6)
     frames = np.broadcast_to(canvas, (num_frames, size, size, 3)).copy()
     for i in range(num_frames):
         window, u, v, distance = _object_coordinates(path.x[i], path.y[i], path.radius[i], path.angle[i], outline, size)
@@ -156,8 +156,8 @@ def _texture(kind: str, u: Array, v: Array, cycles: float) -> Array:
     if kind == "checker":
         return np.clip(0.5 + 3 * np.sin(np.pi * u) * np.sin(np.pi * v), 0, 1)
     if kind == "spots":
-        near = np.minimum(np.hypot(u - 0.45, v), np.hypot(u + 0.3, v - 0.35))
-        return np.clip(6 * (0.32 - near) + 0.5, 0, 1)
+        near = np.minimum(np.hypot(u - 0.45, v), np.hypot(u + 0.1, v - 0.45))
+        return np.clip(6 * (0.36 - near) + 0.5, 0, 1)
     return np.clip(0.5 + 0.55 * u, 0, 1)
 
 

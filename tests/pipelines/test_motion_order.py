@@ -20,7 +20,7 @@ from pipelines.sampling import segment_indices
 
 pytestmark = pytest.mark.slow
 
-SETTINGS = MotionSettings(train=240, val=128, size=64)
+SETTINGS = MotionSettings(train=160, val=96, size=64)
 SMALL = 12  # side of the thumbnails that the classifiers see
 
 Frames = npt.NDArray[np.uint8]
@@ -109,7 +109,7 @@ def test_test_sampling_shows_a_twin_the_same_frames_backwards(decoded: dict) -> 
 
 def test_sorted_frames_tell_nothing_within_a_pair(decoded: dict) -> None:  # type: ignore[type-arg]
     train, val = ((blind_features(frames), labels) for frames, labels in (decoded["train"], decoded["val"]))
-    forest = RandomForestClassifier(100, random_state=0)
+    forest = RandomForestClassifier(50, random_state=0)
     # Twins have the same features and opposite labels, so one of each two is right, whatever a model has learned.
     assert accuracy_within_pairs(forest, train, val) == 0.5
 
@@ -120,13 +120,13 @@ def test_single_frames_tell_nothing_within_a_pair(decoded: dict) -> None:  # typ
     small, val_small = thumbnails(frames), thumbnails(val_frames)
     train = small.reshape(len(small) * 8, -1), np.repeat(labels, 8)
     val = val_small.reshape(len(val_small) * 8, -1), np.repeat(val_labels, 8)
-    forest = RandomForestClassifier(60, min_samples_leaf=4, random_state=0, n_jobs=2)
+    forest = RandomForestClassifier(30, min_samples_leaf=4, random_state=0, n_jobs=2)
     assert abs(accuracy_within_pairs(forest, train, val) - 0.5) < 1e-9
     rng = np.random.default_rng(0)
     alone = np.arange(0, len(val_small), 2) + rng.integers(0, 2, len(val_small) // 2)
     val = val_small[alone, rng.integers(0, 8, len(alone))].reshape(len(alone), -1), val_labels[alone]
-    # 64 clips: three standard deviations are 0.19
-    assert abs(accuracy_within_pairs(forest, train, val) - 0.5) < 0.19
+    # 48 clips: three standard deviations are 0.22
+    assert abs(accuracy_within_pairs(forest, train, val) - 0.5) < 0.22
 
 
 def test_a_simple_model_that_sees_the_order_tells_the_pairs_apart(decoded: dict) -> None:  # type: ignore[type-arg]
@@ -137,15 +137,15 @@ def test_a_simple_model_that_sees_the_order_tells_the_pairs_apart(decoded: dict)
 
 
 def test_blind_features_would_find_order_if_quality_leaked_it(decoded: dict) -> None:  # type: ignore[type-arg]
-    """Fade each clip a little over time, as a drifting codec would: the same blind test is then far above chance."""
-    fade = np.linspace(1.0, 0.8, SETTINGS.frames, dtype=np.float32)[None, :, None, None, None]
+    """Fade each clip over time, as a drifting codec would: the same blind test is then far above chance."""
+    fade = np.linspace(1.0, 0.6, SETTINGS.frames, dtype=np.float32)[None, :, None, None, None]
 
     def faded(frames: Frames) -> npt.NDArray[np.float32]:
         small = thumbnails(np.clip(frames * fade, 0, 255).astype(np.uint8))
         return np.sort(small, axis=1).reshape(len(small), -1)
 
     train, val = ((faded(frames), labels) for frames, labels in (decoded["train"], decoded["val"]))
-    assert accuracy_within_pairs(RandomForestClassifier(100, random_state=0), train, val) > 0.6
+    assert accuracy_within_pairs(RandomForestClassifier(50, random_state=0), train, val) > 0.6
 
 
 @pytest.mark.parametrize("label", range(8))
