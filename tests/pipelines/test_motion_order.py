@@ -59,7 +59,7 @@ def blind_features(frames: Frames) -> npt.NDArray[np.float32]:
 
 
 def sighted_features(frames: Frames) -> npt.NDArray[np.float32]:
-    """Sums of derivatives, as optical flow uses them: how the object moves, whatever it looks like; (clips, 8).
+    """Sums of derivatives, as optical flow uses them: how the object moves, whatever it looks like; (clips, 7).
 
     Change in time times slope in x, y, outward and around, over all pixels, and the same for the object's mask, which is what
     differs from the still background.
