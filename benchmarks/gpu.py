@@ -38,7 +38,9 @@ def main() -> int:
         }
         (options.out / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         for line in result["rows"]:
-            print(f"{name:16} {line['name']:36} {line['median']:10.4f} {line['unit']:8} × {line['ratio']:.3f} of {line['ratio_to']}")
+            print(
+                f"{name:16} {line['name']:36} {line['median']:10.4f} {line['unit']:8} × {line['ratio']:.3f} of {line['ratio_to']}"
+            )
 
     clips = 32
     for dtype in ("bfloat16", "float16", "float32"):
