@@ -5,18 +5,22 @@
 
 namespace tin {
 
-// The part of the work that one call does: chunks [begin, end) of N*T*chunks. Chunk i is part i % chunks of frame
-// i / chunks.
+// How frames are cut into chunks; chunk i is part i % chunks of frame i / chunks.
 struct CpuGrid {
   int64_t chunks; // a frame
   int64_t chunk_rows; // rows a chunk, where a frame has several
   int64_t chunk_elements; // elements a chunk, where a frame is one row
+  bool stream; // whether the output is written past the caches
 };
 
-inline CpuGrid cpu_grid(const Params& p) {
+TIN_INLINE CpuGrid cpu_grid(const Params& p, int64_t element_size) {
   // Small enough for a core's own cache with the frames it is made from, large enough to amortise the set-up.
-  constexpr int64_t target = 8192;
+  const int64_t target = 32768 / element_size;
+  // What is larger would leave the caches anyway before the next layer has read it (measured with a 1x1 convolution
+  // behind the op: a tenth less time for both from 13 to 51 MB, no difference at 6 MB).
+  constexpr int64_t stream_from = int64_t(8) << 20;
   CpuGrid grid{};
+  grid.stream = p.clips * p.segments * p.frame * element_size >= stream_from;
   if (p.rows == 1) {
     grid.chunk_elements = target;
     grid.chunks = (p.row + target - 1) / target;
@@ -28,8 +32,44 @@ inline CpuGrid cpu_grid(const Params& p) {
   return grid;
 }
 
+// Part of a frame, the unit of work.
+struct Chunk {
+  int64_t index; // of all N*T*chunks
+  int64_t frame; // of all N*T
+  int64_t n, t;
+  int64_t row, rows; // its rows
+  int64_t low, high; // its elements of a row
+};
+
+TIN_INLINE Chunk chunk_of(const Params& p, const CpuGrid& grid, int64_t index) {
+  const int64_t frame = index / grid.chunks, part = index % grid.chunks;
+  Chunk chunk{index, frame, frame / p.segments, frame % p.segments, 0, 1, 0, p.row};
+  if (p.rows == 1) {
+    chunk.low = part * grid.chunk_elements;
+    chunk.high = chunk.low + grid.chunk_elements < p.row ? chunk.low + grid.chunk_elements : p.row;
+  } else {
+    chunk.row = part * grid.chunk_rows;
+    chunk.rows = chunk.row + grid.chunk_rows < p.rows ? grid.chunk_rows : p.rows - chunk.row;
+  }
+  return chunk;
+}
+
+// What a chunk has of elements [from, to) of every row: `rows` stretches of `length`, none where that is nothing.
+struct Block {
+  int64_t first;
+  int64_t rows;
+  int64_t length;
+};
+
+TIN_INLINE Block block_of(const Params& p, const Chunk& chunk, int64_t from, int64_t to) {
+  from = from > chunk.low ? from : chunk.low;
+  to = to < chunk.high ? to : chunk.high;
+  return {chunk.row * p.row + from, from < to ? chunk.rows : 0, to - from};
+}
+
 template <class T>
 struct CpuKernels {
+  // chunks [begin, end) of N*T*chunks
   void (*forward)(const Params&, const CpuGrid&, const ForwardArgs<T>&, int64_t begin, int64_t end);
   void (*backward)(const Params&, const CpuGrid&, const BackwardArgs<T>&, int64_t begin, int64_t end);
   void (*finish)(const Params&, const FinishArgs<T>&, int64_t begin, int64_t end); // clips and groups, n * G + k

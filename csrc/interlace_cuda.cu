@@ -1,9 +1,11 @@
-// The CUDA kernels: interlace_grid.h gives what a thread does, this file the grids, the barriers and the launches.
+// The CUDA kernels: interlace_columns.h and interlace_planes.h give what a thread does, this file the barriers and the
+// launches.
 #include "interlace_cuda.h"
 
 #include <cuda_runtime.h>
 
-#include "interlace_grid.h"
+#include "interlace_columns.h"
+#include "interlace_planes.h"
 
 namespace tin {
 namespace {

@@ -50,18 +50,18 @@ int64_t grain(const Params& p, const CpuGrid& grid) {
   return std::max<int64_t>(1, elements * grid.chunks / p.frame);
 }
 
-template <class Args, class Kernel>
+template <class T, class Args, class Kernel>
 void over_chunks(const Params& p, const Args& args, Kernel kernel) {
-  const CpuGrid grid = cpu_grid(p);
+  const CpuGrid grid = cpu_grid(p, sizeof(T));
   torch::stable::parallel_for(
       0, p.clips * p.segments * grid.chunks, grain(p, grid),
       [&](int64_t begin, int64_t end) { kernel(p, grid, args, begin, end); });
 }
 
 Tensor forward(Tensor x, Tensor offset, Tensor weight, int64_t num_segments, std::optional<int64_t> group_size) {
-  return forward_with(x, offset, weight, num_segments, group_size, []<class T>(const Params& p, const ForwardArgs<T>& args) {
-    over_chunks(p, args, kernels_of(T()).forward);
-  });
+  return forward_with(
+      x, offset, weight, num_segments, group_size,
+      []<class T>(const Params& p, const ForwardArgs<T>& args) { over_chunks<T>(p, args, kernels_of(T()).forward); });
 }
 
 Tensors backward(
@@ -69,9 +69,9 @@ Tensors backward(
     bool need_weight, std::optional<int64_t> group_size) {
   return backward_with(
       grad, x, offset, weight, num_segments, need_x, need_offset, need_weight, group_size,
-      [](const Params& p, const auto&) { return cpu_grid(p).chunks; },
+      []<class T>(const Params& p, const BackwardArgs<T>&) { return cpu_grid(p, sizeof(T)).chunks; },
       []<class T>(const Params& p, const BackwardArgs<T>& args) {
-        over_chunks(p, args, kernels_of(T()).backward);
+        over_chunks<T>(p, args, kernels_of(T()).backward);
       },
       []<class T>(const Params& p, const FinishArgs<T>& args) {
         kernels_of(T()).finish(p, args, 0, p.clips * p.groups);

@@ -140,9 +140,8 @@ Tensor forward_with(
   return out;
 }
 
-// Everything of the backward pass but the kernels: chunks(params, BackwardArgs<T>) says how many parts a frame's sums
-// come in,
-// run(params, BackwardArgs<T>) fills grad_x and the partial sums, finish(params, FinishArgs<T>) adds them up.
+// Everything of the backward pass but the kernels: chunks(params, BackwardArgs<T>) says in how many parts a frame's
+// sums come, run(params, BackwardArgs<T>) fills grad_x and those parts, finish(params, FinishArgs<T>) adds them up.
 template <class Chunks, class Run, class Finish>
 Tensors backward_with(
     const Tensor& grad_in, const Tensor& x_in, const Tensor& offset, const Tensor& weight, int64_t segments,

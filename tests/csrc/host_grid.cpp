@@ -1,7 +1,8 @@
 // Walks the grids of the CUDA kernels on the CPU, block by block and thread by thread, with the barriers between steps.
 #include <vector>
 
-#include "interlace_grid.h"
+#include "interlace_columns.h"
+#include "interlace_planes.h"
 
 namespace {
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tests.op_cases import ALL_TYPES, CASES, FORMATS, HALF_TYPES, Case, gradients, tolerance
+from tests.op_cases import ALL_TYPES, CASES, FORMATS, HALF_TYPES, LARGE, Case, gradients, tolerance
 from tin import ops
 from tin.ops import temporal_interlace, temporal_interlace_reference
 
@@ -72,6 +72,20 @@ def test_values_gradients_and_format_match_the_reference(
         limits["atol"] *= max(1.0, size**0.5 / 4)
         torch.testing.assert_close(ours, exact.to(like.dtype), **limits)
     assert found[0].is_contiguous(memory_format=memory_format)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("case", LARGE, ids=str)
+def test_large_tensors_match_the_reference(case: Case, dtype: torch.dtype) -> None:
+    inputs = case.tensors(dtype, torch.channels_last)
+    grad = inputs[0].flip(0).contiguous(memory_format=torch.channels_last)
+    found = [temporal_interlace(*inputs, case.segments, case.group_size)]
+    found += gradients(temporal_interlace, inputs, grad, case.segments, case.group_size)
+    expected = [temporal_interlace_reference(*inputs, case.segments, case.group_size)]
+    expected += gradients(temporal_interlace_reference, inputs, grad, case.segments, case.group_size)
+    for ours, reference, error in zip(found, expected, (0, 0, 2e-2, 2e-2), strict=True):
+        limits = tolerance(dtype)
+        torch.testing.assert_close(ours, reference, rtol=limits["rtol"], atol=max(limits["atol"], error))
 
 
 @settings(max_examples=60, deadline=None)

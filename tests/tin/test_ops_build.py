@@ -16,11 +16,11 @@ from tin import ops
 
 RESULTS = """
 import sys, torch
-from tests.op_cases import ALL_TYPES, CASES, FORMATS, gradients
+from tests.op_cases import ALL_TYPES, CASES, FORMATS, LARGE, gradients
 from tin import ops
 results = []
-for case in CASES:
-    for dtype in ALL_TYPES:
+for case in (*CASES, *LARGE):
+    for dtype in ALL_TYPES if case in CASES else [torch.float32]:
         for memory_format in FORMATS:
             inputs = case.tensors(dtype, memory_format)
             arguments = (case.segments, case.group_size)
