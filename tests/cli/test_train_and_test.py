@@ -77,6 +77,22 @@ def test_testing_scores_every_video_once_at_any_world_size(
     torch.testing.assert_close(torch.tensor(one["scores"]), torch.tensor(two["scores"]), rtol=1e-4, atol=1e-5)
 
 
+def test_a_prepared_model_scores_the_same(run_dir: Path, fights: Path, tin_cli: Cli, tmp_path: Path) -> None:
+    results = []
+    for name, fast in (("eager", []), ("fast", ["--fast"])):
+        out = tmp_path / f"{name}.json"
+        result = tin_cli(
+            "test", "--checkpoint", run_dir / "last.pt", "--data", fights, "--out", out, "--device", "cpu", *fast,
+            "--set", "data.test_crop=three",
+        )  # fmt: skip
+        assert result.status == 0, result.err
+        results.append(json.loads(out.read_text()))
+    eager, fast_result = results
+    assert "--fast" in fast_result["command"]
+    assert fast_result["coverage"] == eager["coverage"]
+    torch.testing.assert_close(torch.tensor(fast_result["scores"]), torch.tensor(eager["scores"]), rtol=1e-4, atol=1e-5)
+
+
 def test_unreadable_videos_are_reported_by_name_and_not_fatal(
     run_dir: Path, real_videos: Path, tin_cli: Cli, tmp_path: Path
 ) -> None:

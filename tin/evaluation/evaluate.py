@@ -47,7 +47,7 @@ class Scores:
 
 @torch.inference_mode()
 def evaluate(
-    model: nn.Module,
+    model: Callable[[torch.Tensor], torch.Tensor],
     loader: Iterable[Any],
     expected: int,
     *,
@@ -61,7 +61,8 @@ def evaluate(
     A video's score is the mean over its views of softmax (`average="prob"`) or of logits (`"score"`), in float32.
 
     Args:
-        model: put into evaluation mode for the run and back; frames (N·T, 3, H, W) → logits (N, classes).
+        model: frames (N·T, 3, H, W) → logits (N, classes): a module, put into evaluation mode for the run and back, or a
+            `tin.inference.PreparedModel`.
         loader: batches with `frames`, `labels`, `ids`, `num_views`; `loader.failures` afterwards (see docs/architecture.md).
         expected: videos in the whole list.
         autocast: makes the context of the forward pass.
@@ -71,8 +72,9 @@ def evaluate(
     Raises:
         TinError: a video was scored twice or not at all without being reported as failed.
     """
-    was_training = model.training
-    model.eval()
+    module = model if isinstance(model, nn.Module) else nn.Identity()
+    was_training = module.training
+    module.eval()
     ids: list[NDArray[np.int64]] = []
     scores: list[torch.Tensor] = []
     labels: list[torch.Tensor] = []
@@ -89,7 +91,7 @@ def evaluate(
             if on_batch:
                 on_batch(len(batch.ids))
     finally:
-        model.train(was_training)
+        module.train(was_training)
     own = (
         np.concatenate(ids) if ids else np.empty(0, np.int64),
         torch.cat(scores).cpu().numpy() if scores else None,

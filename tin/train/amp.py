@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 
-_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+"""What convolutions compute in; with "off", in float32."""
 
 
 def autocast(amp: str, device: torch.device) -> AbstractContextManager[Any]:
     """`torch.autocast` on a device for `amp` = off, fp16 or bf16."""
-    dtype = _DTYPES.get(amp)
+    dtype = DTYPES.get(amp)
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
