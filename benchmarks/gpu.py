@@ -12,8 +12,9 @@ from typing import Any
 import torch
 
 from tin import bench
-from tin.bench.networks import Workload
+from tin.bench.shapes import LAYOUTS
 from tin.bench.timing import Rounds
+from tin.bench.workload import Workload
 
 
 def main() -> int:
@@ -44,7 +45,9 @@ def main() -> int:
 
     clips = 32
     for dtype in ("bfloat16", "float16", "float32"):
-        save(f"op-{dtype}", bench.op(Workload(batch_size=clips, dtype=dtype, device=device), Rounds(5, 30)))
+        work = Workload(batch_size=clips, dtype=dtype, device=device)
+        skip = "left out by --quick" if options.quick else None
+        save(f"op-{dtype}", bench.op(work, Rounds(5, 30), layouts=tuple(LAYOUTS), skip_compiled=skip))
     save("inference", bench.inference(Workload(dtype="float16", device=device), rounds))
     for dtype in ("bfloat16", "float16"):
         work = Workload(batch_size=clips, dtype=dtype, device=device)

@@ -14,7 +14,7 @@ import click
 if TYPE_CHECKING:
     from pipelines import Loader
     from tin.bench.files import Decode
-    from tin.bench.networks import Workload
+    from tin.bench.workload import Workload
 
 
 def run_on_files(

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     import torch
     from rich.table import Table
 
-    from tin.bench.networks import Workload
     from tin.bench.timing import Rounds
+    from tin.bench.workload import Workload
 
 BENCHMARKS = ("inference", "op", "model", "data", "train")
 NO_LIST = (
@@ -49,6 +49,13 @@ NO_LIST = (
     default=None,
     help="What convolutions compute in; half types under autocast.  [default: float16 on a GPU, float32 on a CPU]",
 )
+@click.option(
+    "--layout",
+    type=click.Choice(["channels_last", "contiguous", "both"]),
+    default="channels_last",
+    show_default=True,
+    help="Memory format of op's inputs.",
+)
 @click.option("--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda or cuda:N.")
 @click.option("--threads", type=click.IntRange(1, 1024), default=None, help="CPU threads of PyTorch.")
 @click.option(
@@ -73,6 +80,7 @@ def bench(
     input_size: int,
     num_segments: int,
     dtype: str | None,
+    layout: str,
     device: str,
     threads: int | None,
     workers: int | None,
@@ -87,9 +95,9 @@ def bench(
     """Measure speed. WHAT is any of these; all, in short form, when none is named:
 
     \b
-    inference  one clip, the network's forward alone, against the plain ResNet (TSN)
-    op         temporal interlace at every layer's shape, against a copy of the same bytes
-    model      inference and training step of TIN, TSM and TSN, against TSN
+    inference  one clip, the network's forward alone, as it is and prepared, against the plain ResNet (TSN)
+    op         temporal interlace at every layer's shape, against a copy of the same bytes and other ways to compute it
+    model      inference of one clip and of a batch, and training step, of TIN, TSM and TSN, against TSN
     data       clips a second from files, against decoding alone
     train      training from files, against the limit that loader and network set
 
@@ -127,7 +135,8 @@ def bench(
             names = [name for name in names if name not in ("data", "train")]
     request = _Request(
         arch, batch_size, input_size, num_segments,
-        dtype or ("float16" if chosen.type == "cuda" else "float32"), chosen, workers, short, runs, videos, root,
+        dtype or ("float16" if chosen.type == "cuda" else "float32"), layout, chosen, workers, short, runs,
+        videos, root,
     )  # fmt: skip
 
     described = benchmarks.describe(chosen)
@@ -155,6 +164,7 @@ class _Request:
     input_size: int
     num_segments: int
     dtype: str
+    layout: str
     device: torch.device
     workers: int | None
     quick: bool
@@ -163,7 +173,7 @@ class _Request:
     root: Path | None
 
     def work(self, cpu_batch: int) -> Workload:
-        from tin.bench.networks import Workload
+        from tin.bench.workload import Workload
 
         batch = self.batch_size or (cpu_batch if self.device.type == "cpu" else 8)
         return Workload(self.arch, batch, self.num_segments, self.input_size, self.dtype, self.device)
@@ -185,7 +195,9 @@ def _run(name: str, request: _Request) -> dict[str, Any]:
     if name == "inference":
         return benchmarks.inference(request.work(1), request.rounds())
     if name == "op":
-        return benchmarks.op(request.work(1), request.rounds())
+        layouts = ["channels_last", "contiguous"] if request.layout == "both" else [request.layout]
+        skip = "left out of the short form: compiling takes minutes" if request.quick else None
+        return benchmarks.op(request.work(1), request.rounds(), layouts=layouts, skip_compiled=skip)
     if name == "model":
         return benchmarks.model(request.work(1), request.rounds(), request.rounds(slow=True))
     assert request.videos is not None
@@ -229,15 +241,29 @@ def _table(name: str, result: dict[str, Any]) -> Table:
     table = Table(title=f"{name}: " + ", ".join(part for part in parts if part), title_justify="left")
     for column in ("what", "median", "p10 … p90", "unit", "ratio", "to"):
         table.add_column(column, justify="left" if column in ("what", "unit", "to") else "right")
-    extra = [key for key in ("gb_per_s", "reference_ratio", "peak_memory_mib") if key in result["rows"][0]]
+    extra = [key for key in _EXTRA if any(line.get(key) is not None for line in result["rows"])]
     for key in extra:
         table.add_column(_EXTRA[key], justify="right")
     for line in result["rows"]:
         table.add_row(
             line["name"], f"{line['median']:.4g}", f"{line['p10']:.4g} … {line['p90']:.4g}", line["unit"],
-            f"{line['ratio']:.3f}", line["ratio_to"], *(f"{line[key]:.4g}" for key in extra),
+            f"{line['ratio']:.3f}", line["ratio_to"],
+            *("" if line.get(key) is None else f"{line[key]:.4g}" for key in extra),
         )  # fmt: skip
+    skipped = next((line["compiled_skipped"] for line in result["rows"] if line.get("compiled_skipped")), None)
+    if skipped:
+        table.caption = f"torch.compile of the reference: {skipped}"
     return table
 
 
-_EXTRA = {"gb_per_s": "GB/s", "reference_ratio": "reference / op", "peak_memory_mib": "peak MiB"}
+_EXTRA = {
+    "gb_per_s": "GB/s",
+    "reference_ratio": "reference / op",
+    "compiled_ratio": "compiled / op",
+    "peers_ratio": "peers / op",
+    "eager_ratio": "to eager",
+    "peak_memory_mib": "peak MiB",
+    "temporal_saved_mib": "saved MiB over TSN",
+    "reference_saved_mib": "… with reference",
+}
+"""Fields of a row that a table shows where they are, and the heads of their columns."""

@@ -55,6 +55,17 @@ def test_only_what_is_named_is_run(cli: Cli, tmp_path: Path) -> None:
     assert list(json.loads((tmp_path / "x.json").read_text())["results"]) == ["inference"]
 
 
+def test_op_shows_every_yardstick_in_both_layouts(cli: Cli, tmp_path: Path) -> None:
+    result = cli("bench", "op", *SMALL, "--quick", "--layout", "both", "--out", tmp_path / "x.json")
+    assert result.status == 0, result.err
+    for head in ("copy of the same bytes", "reference / op", "peers / op", "left out of the short form"):
+        assert head in result.out
+    assert "compiled / op" not in result.out
+    measured = json.loads((tmp_path / "x.json").read_text())["results"]["op"]
+    assert measured["settings"]["layouts"] == ["channels_last", "contiguous"]
+    assert {line["layout"] for line in measured["rows"]} == {"channels_last", "contiguous"}
+
+
 @pytest.mark.slow
 def test_without_a_list_the_files_are_left_out_and_it_says_so(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -81,6 +92,7 @@ def test_training_needs_labels(cli: Cli, tmp_path: Path, fights: tuple[Path, Pat
         (["--arch", "tin_resnet51"], "unknown architecture 'tin_resnet51': did you mean 'tin_resnet50'"),
         (["--batch-size", "0"], "--batch-size"),
         (["--dtype", "int8"], "--dtype"),
+        (["--layout", "nhwc"], "--layout"),
         (["--device", "tpu"], "--device tpu"),
         (["--input-size", "8"], "--input-size"),
         (["--num-segments", "0"], "--num-segments"),

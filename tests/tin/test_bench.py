@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -13,9 +13,13 @@ import pytest
 import torch
 
 from tin import bench, ops
-from tin.bench.networks import TrainingStep, Workload
+from tin.bench import shapes
+from tin.bench.memory import saved_by_network, saved_by_reference
+from tin.bench.networks import TrainingStep
+from tin.bench.peers import two_shifts_and_blend
 from tin.bench.shapes import layer_shapes
 from tin.bench.timing import Rounds, median_ratio
+from tin.bench.workload import Workload
 from tin.errors import TinError
 
 CPU = torch.device("cpu")
@@ -48,30 +52,53 @@ class TestTiming:
 
 
 class TestNetworks:
-    def test_inference_takes_one_clip_through_the_network_and_its_plain_counterpart(
+    def test_inference_takes_one_clip_through_the_network_and_its_plain_counterpart_both_as_they_are_and_prepared(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        shapes = count_forwards(monkeypatch)
+        given = count_forwards(monkeypatch)
         result = check(bench.inference(SMALL, ROUNDS))
-        assert shapes == {"tin_resnet18": [(4, 3, 32, 32)] * 4, "tsn_resnet18": [(4, 3, 32, 32)] * 4}
-        assert [row["name"] for row in result["rows"]] == ["tin_resnet18, one clip", "tsn_resnet18, one clip"]
-        assert result["rows"][1]["ratio"] == 1.0
+        # four of the eager network; of the prepared one the same and one when it is made
+        assert given == {"tin_resnet18": [(4, 3, 32, 32)] * 9, "tsn_resnet18": [(4, 3, 32, 32)] * 9}
+        assert [(line["name"], line["ratio_to"]) for line in result["rows"]] == [
+            ("tin_resnet18, one clip", "tsn_resnet18, one clip"),
+            ("tsn_resnet18, one clip", "tsn_resnet18, one clip"),
+            ("tin_resnet18, one clip, prepared", "tsn_resnet18, one clip, prepared"),
+            ("tsn_resnet18, one clip, prepared", "tsn_resnet18, one clip, prepared"),
+        ]
+        assert [line["ratio"] for line in result["rows"]][1::2] == [1.0, 1.0]
+        assert [line["eager_ratio"] for line in result["rows"]][:2] == [1.0, 1.0]
+        assert result["rows"][2]["eager_ratio"] > 0
 
     def test_inference_of_the_plain_network_is_its_own_yardstick(self) -> None:
         result = check(bench.inference(Workload("tsn_resnet18", num_segments=1, input_size=32), ROUNDS))
-        assert [row["ratio"] for row in result["rows"]] == [1.0]
+        assert [row["ratio"] for row in result["rows"]] == [1.0, 1.0]
 
     @pytest.mark.slow
     def test_model_times_inference_and_training_of_three_networks(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        shapes = count_forwards(monkeypatch)
+        given = count_forwards(monkeypatch)
         result = check(bench.model(SMALL, ROUNDS, Rounds(1, 2)))
         archs = ["tin_resnet18", "tsm_resnet18", "tsn_resnet18"]
-        assert shapes == {arch: [(8, 3, 32, 32)] * (4 + 3) for arch in archs}
+        one, both = (4, 3, 32, 32), (8, 3, 32, 32)
+        # and one step more to count what it keeps
+        assert given == {arch: [one] * 4 + [both] * 4 + [both] * 3 + [both] for arch in archs}
         assert [row["name"] for row in result["rows"]] == [
-            f"{arch}, {what}" for what in ("inference", "training step") for arch in archs
+            f"{arch}, {what}"
+            for what in ("inference, batch 1", "inference, batch 2", "training step, batch 2")
+            for arch in archs
         ]
         for line in result["rows"]:
-            assert line["clips_per_second"] == pytest.approx(2 / line["median"] * 1e3)
+            assert line["clips_per_second"] == pytest.approx(line["batch_size"] / line["median"] * 1e3)
+        tin_line, tsm_line, tsn_line = result["rows"][6:]
+        assert tsn_line["temporal_saved_mib"] == tsn_line["reference_saved_mib"] == 0
+        assert tin_line["reference_saved_mib"] > tsm_line["reference_saved_mib"] > 0
+        for line in (tin_line, tsm_line):
+            assert 0 < line["temporal_saved_mib"] < line["reference_saved_mib"]
+            assert line["saved_mib"] == pytest.approx(tsn_line["saved_mib"] + line["temporal_saved_mib"])
+
+    def test_a_batch_of_one_clip_is_timed_once(self) -> None:
+        work = Workload("tsn_resnet18", 1, 2, 32, num_classes=2)
+        names = [row["name"] for row in check(bench.model(work, Rounds(0, 1), Rounds(0, 1)))["rows"]]
+        assert len(names) == len(set(names)) == 6
 
     @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
     def test_a_training_step_trains(self, dtype: str) -> None:
@@ -79,12 +106,12 @@ class TestNetworks:
         model = work.build("tin_resnet18")
         step = TrainingStep(work, model)
         before = {name: value.detach().clone() for name, value in model.named_parameters()}
-        running = model.bn1.running_mean.clone()  # type: ignore[operator, union-attr]
+        running = model.bn1.running_mean.clone()
         step(work.frames(2), torch.tensor([1, 4]))
         changed = [name for name, value in model.named_parameters() if not torch.equal(value, before[name])]
         assert "fc.weight" in changed
         assert "layer1.0.conv1.weight" in changed
-        assert not torch.equal(model.bn1.running_mean, running)  # type: ignore[arg-type, union-attr]
+        assert not torch.equal(model.bn1.running_mean, running)
 
 
 class TestOp:
@@ -110,7 +137,7 @@ class TestOp:
             return real(x, *rest)
 
         monkeypatch.setattr(ops, "temporal_interlace", counting)
-        result = check(bench.op(SMALL, ROUNDS))
+        result = check(bench.op(SMALL, ROUNDS, skip_compiled="not asked for"))
         assert set(seen) == {(8, 64, 8, 8), (8, 128, 4, 4), (8, 256, 2, 2), (8, 512, 1, 1)}
         assert len(result["rows"]) == 8
         forward, backward = result["rows"][:2]
@@ -120,7 +147,87 @@ class TestOp:
         for line in result["rows"]:
             assert line["gb_per_s"] == pytest.approx(line["bytes"] / line["median"] / 1e6)
             assert line["reference_ratio"] > 0
+            assert line["peers_ratio"] > 0
+            assert line["layout"] == "channels_last"
+            assert (line["compiled_ratio"], line["compiled_skipped"]) == (None, "not asked for")
             assert line["copy_gb_per_s"] > 0
+
+    def test_both_layouts_are_rows_of_their_own(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(shapes, "layer_shapes", lambda work: {(16, 4, 4): 3})
+        seen: set[bool] = set()
+        real = ops.temporal_interlace
+
+        def looking(x: torch.Tensor, *rest: Any) -> torch.Tensor:
+            seen.add(x.is_contiguous())
+            return real(x, *rest)
+
+        monkeypatch.setattr(ops, "temporal_interlace", looking)
+        result = check(bench.op(SMALL, ROUNDS, layouts=("channels_last", "contiguous"), skip_compiled="no"))
+        assert seen == {True, False}
+        assert [(line["name"], line["layout"]) for line in result["rows"]] == [
+            ("forward 16×4×4", "channels_last"),
+            ("backward 16×4×4", "channels_last"),
+            ("forward 16×4×4, contiguous", "contiguous"),
+            ("backward 16×4×4, contiguous", "contiguous"),
+        ]
+
+    @pytest.mark.slow
+    def test_the_compiled_reference_is_timed_both_ways(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(shapes, "layer_shapes", lambda work: {(16, 4, 4): 3})
+        for line in check(bench.op(SMALL, ROUNDS))["rows"]:
+            assert line["compiled_ratio"] > 0
+            assert line["compiled_skipped"] is None
+
+    def test_without_a_compiler_the_row_says_so(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(shapes, "layer_shapes", lambda work: {(16, 4, 4): 3})
+        with torch._inductor.config.patch({"cpp.cxx": (None, "no-such-compiler"), "force_disable_caches": True}):
+            for line in check(bench.op(SMALL, ROUNDS))["rows"]:
+                assert line["compiled_ratio"] is None
+                assert line["compiled_skipped"].startswith("torch.compile does not work here: ")
+
+    @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+    def test_the_peers_way_comes_to_the_same_result_and_gradients(self, layout: torch.memory_format) -> None:
+        generator = torch.Generator().manual_seed(0)
+        x = torch.randn(2 * 5, 32, 3, 7, generator=generator).to(memory_format=layout)
+        offset = torch.tensor([[-1.7, 0.3, 2.0, -4.5], [0.0, -0.6, 1.5, 9.2]])
+        weight = torch.rand(2, 5, 4, generator=generator)
+        grad = torch.randn(x.shape, generator=generator)
+        answers = []
+        for function in (ops.temporal_interlace, two_shifts_and_blend):
+            inputs = (x.clone().requires_grad_(), offset.clone().requires_grad_(), weight.clone().requires_grad_())
+            out = function(*inputs, num_segments=5)
+            answers.append((out, *torch.autograd.grad(out, inputs, grad)))
+        for ours, theirs in zip(*answers, strict=True):
+            torch.testing.assert_close(theirs, ours, rtol=1e-5, atol=1e-5)
+
+    def test_the_peers_way_keeps_the_type_and_gives_nchw(self) -> None:
+        x = torch.randn(4, 16, 3, 3).bfloat16().to(memory_format=torch.channels_last)
+        out = two_shifts_and_blend(x, torch.rand(1, 4), torch.rand(1, 4, 4), 4)
+        assert out.dtype == torch.bfloat16
+        assert out.is_contiguous()
+
+
+class TestSaved:
+    def test_storages_count_once_and_whole_and_known_ones_not(self) -> None:
+        weight = torch.randn(10, 10, requires_grad=True)
+        x = torch.randn(4, 20, requires_grad=True)
+
+        def run() -> None:
+            y = x[:, :10] @ weight  # keeps x, whole, and the known weight
+            (y.sigmoid() * y).sum()  # keeps the sigmoid once for itself and once for the product, and y
+
+        assert bench.saved_bytes(run, [weight]) == 4 * (4 * 20 + 4 * 10 + 4 * 10)
+
+    def test_networks_without_temporal_modules_have_none_to_count(self) -> None:
+        assert saved_by_reference(SMALL, "tsn_resnet18") == 0
+
+    def test_temporal_modules_keep_less_in_half_precision(self) -> None:
+        half = replace(SMALL, dtype="bfloat16")
+        kept = [
+            saved_by_network(work, "tin_resnet18") - saved_by_network(work, "tsn_resnet18") for work in (half, SMALL)
+        ]
+        assert 0 < kept[0] < 0.6 * kept[1]
+        assert 0 < saved_by_reference(half, "tin_resnet18") < saved_by_reference(SMALL, "tin_resnet18")
 
 
 @dataclass

@@ -9,8 +9,9 @@ from typing import Any, Protocol
 
 import torch
 
-from tin.bench.networks import TrainingStep, Workload
+from tin.bench.networks import TrainingStep
 from tin.bench.timing import Rounds, median_ratio, row, synchronize
+from tin.bench.workload import Workload
 from tin.errors import TinError
 
 Decode = Callable[[int, Sequence[int]], None]

@@ -3,108 +3,80 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from tin.bench.timing import Rounds, median_ratio, row, synchronize, time_in_turns
-from tin.models import build_model
+from tin.bench.memory import saved_by_network, saved_by_reference, with_peak_memory
+from tin.bench.timing import Rounds, median_ratio, row, time_in_turns
+from tin.bench.workload import AMP, Workload
+from tin.inference import prepare
 from tin.recipes import OptimSettings
 from tin.train.amp import autocast
 from tin.train.optim import build_optimizer
 
-AMP = {"float32": "off", "float16": "fp16", "bfloat16": "bf16"}
-"""Mixed precision by the type that convolutions compute in."""
-
-
-@dataclass(frozen=True)
-class Workload:
-    """What is computed: clips of `num_segments` random frames of input_size², channels_last, on one device.
-
-    Attributes:
-        arch: an architecture of `build_model`.
-        batch_size: clips a step. `inference` always takes one.
-        dtype: float32; or float16 or bfloat16, under autocast.
-    """
-
-    arch: str = "tin_resnet50"
-    batch_size: int = 1
-    num_segments: int = 8
-    input_size: int = 224
-    dtype: str = "float32"
-    device: torch.device = torch.device("cpu")  # noqa: RUF009
-    num_classes: int = 400
-
-    def settings(self, rounds: Rounds) -> dict[str, Any]:
-        """For the result file."""
-        return {**asdict(self), "device": str(self.device), **asdict(rounds)}
-
-    def plain(self) -> str:
-        """The architecture of the same depth without any temporal operation."""
-        return f"tsn_{self.arch.partition('_')[2]}"
-
-    def build(self, arch: str) -> nn.Module:
-        """The network on its device, channels_last, randomly initialised."""
-        model = build_model(arch, self.num_classes, self.num_segments)
-        return model.to(self.device, memory_format=torch.channels_last)
-
-    def frames(self, clips: int) -> Tensor:
-        """(clips · T, 3, S, S) of noise, in the type that the loader would hand over."""
-        shape = (clips * self.num_segments, 3, self.input_size, self.input_size)
-        frames = torch.randn(shape, device=self.device, dtype=getattr(torch, self.dtype))
-        return frames.contiguous(memory_format=torch.channels_last)
+MIB = 2**20
 
 
 def inference(work: Workload, rounds: Rounds) -> dict[str, Any]:
-    """Inference time of one clip, and its ratio to the plain ResNet's.
+    """Inference time of one clip, as it is and prepared by `tin.inference`, and its ratio to the plain ResNet's.
 
     The protocol of the TIN results table (REFERENCE section 5): batch 1, test-sampled frames already on the device, the
     model's forward alone, without reading or preprocessing, synchronised around each forward.
 
     Returns:
-        `settings` and `rows`: milliseconds of the architecture and of TSN.
+        `settings` and `rows`: milliseconds of the architecture and of TSN, then of both prepared. A prepared network is held
+        against the prepared TSN; `eager_ratio` is its time / the time of the same network as it is.
     """
     frames = work.frames(1)
     archs = list(dict.fromkeys((work.arch, work.plain())))
-    calls = {arch: _forward(work, work.build(arch), frames) for arch in archs}
+    calls: dict[str, Callable[[], object]] = {}
+    for arch in archs:
+        network = work.build(arch).eval()
+        calls[f"{arch}, one clip"] = _forward(work, network, frames)
+        calls[f"{arch}, one clip, prepared"] = partial(prepare(network, frames, dtype=work.torch_dtype), frames)
     samples = time_in_turns(calls, work.device, rounds)
-    plain = samples[work.plain()]
-    rows = [
-        row(f"{arch}, one clip", "ms", samples[arch], median_ratio(samples[arch], plain), work.plain(), scale=1e3)
-        for arch in archs
-    ]
+    rows = []
+    for how in ("one clip", "one clip, prepared"):
+        for arch in archs:
+            timed, yardstick = samples[f"{arch}, {how}"], f"{work.plain()}, {how}"
+            line = row(f"{arch}, {how}", "ms", timed, median_ratio(timed, samples[yardstick]), yardstick, scale=1e3)
+            line["eager_ratio"] = median_ratio(timed, samples[f"{arch}, one clip"])
+            rows.append(line)
     return {"settings": {**work.settings(rounds), "batch_size": 1}, "rows": rows}
 
 
 def model(work: Workload, rounds: Rounds, train_rounds: Rounds) -> dict[str, Any]:
-    """Time of inference and of a training step of TIN, TSM and TSN of one depth, and their ratios to TSN's.
+    """Inference of one clip and of a batch and a training step of TIN, TSM and TSN of one depth, and their ratios to TSN's.
 
-    A training step is forward, loss, backward, norm clipping and SGD, as `tin.train` does it. On a GPU each line has its
-    peak memory in MiB too.
+    A training step is forward, loss, backward, norm clipping and SGD, as `tin.train` does it. It has the bytes that
+    autograd keeps for its backward pass, those of them that the temporal modules cost (what TSN does not keep), and what
+    they would cost with the op's PyTorch reference. On a GPU each line has its peak memory too.
 
     Returns:
-        `settings` and `rows`, in milliseconds a step of `batch_size` clips.
+        `settings` and `rows`, in milliseconds a step of the row's `batch_size` clips.
     """
     depth = work.arch.partition("_")[2]
     archs = [f"{kind}_{depth}" for kind in ("tin", "tsm", "tsn")]
-    frames = work.frames(work.batch_size)
-    labels = torch.arange(work.batch_size, device=work.device) % work.num_classes
-    rows = []
-    for what, make, count in (("inference", _forward, rounds), ("training step", _training, train_rounds)):
-        calls: dict[str, Callable[[], object]] = {}
-        memory: dict[str, float | None] = {}
-        for arch in archs:
-            memory[arch], calls[arch] = _with_peak_memory(work, arch, make, frames, labels)
-        samples = time_in_turns(calls, work.device, count)
-        for arch in archs:
-            ratio = median_ratio(samples[arch], samples[work.plain()])
-            line = row(f"{arch}, {what}", "ms", samples[arch], ratio, work.plain(), scale=1e3)
-            line["clips_per_second"] = work.batch_size * 1e3 / line["median"]
-            if memory[arch] is not None:
-                line["peak_memory_mib"] = memory[arch]
-            rows.append(line)
+    rows: list[dict[str, Any]] = []
+    for what, make, clips, count in (
+        ("inference", _inference, 1, rounds),
+        ("inference", _inference, work.batch_size, rounds),
+        ("training step", _training, work.batch_size, train_rounds),
+    ):
+        if (what, clips) in [(line["what"], line["batch_size"]) for line in rows]:
+            continue  # a batch of one clip is the first line already
+        rows += _three(replace(work, batch_size=clips), archs, what, make, count)
+    kept = {arch: saved_by_network(work, arch) for arch in archs}
+    for line in rows:
+        if line["what"] == "training step":
+            arch = line["arch"]
+            line["saved_mib"] = kept[arch] / MIB
+            line["temporal_saved_mib"] = (kept[arch] - kept[work.plain()]) / MIB
+            line["reference_saved_mib"] = saved_by_reference(work, arch) / MIB
     return {"settings": {**work.settings(rounds), "train_runs": train_rounds.runs}, "rows": rows}
 
 
@@ -128,36 +100,47 @@ class TrainingStep:
         self.scaler.update()
 
 
-def _forward(work: Workload, network: nn.Module, frames: Tensor, labels: Tensor | None = None) -> Callable[[], object]:
-    network.eval()
+def _three(
+    work: Workload,
+    archs: list[str],
+    what: str,
+    make: Callable[[Workload, str, Tensor], Callable[[], object]],
+    rounds: Rounds,
+) -> list[dict[str, Any]]:
+    """The rows of one kind of step, all architectures timed in turns."""
+    frames = work.frames(work.batch_size)
+    calls: dict[str, Callable[[], object]] = {}
+    memory: dict[str, float | None] = {}
+    for arch in archs:
+        memory[arch], calls[arch] = with_peak_memory(work.device, partial(make, work, arch, frames))
+    samples = time_in_turns(calls, work.device, rounds)
+    rows = []
+    for arch in archs:
+        line = row(
+            f"{arch}, {what}, batch {work.batch_size}", "ms", samples[arch],
+            median_ratio(samples[arch], samples[work.plain()]), work.plain(), scale=1e3,
+            arch=arch, what=what, batch_size=work.batch_size,
+        )  # fmt: skip
+        line["clips_per_second"] = work.batch_size * 1e3 / line["median"]
+        if memory[arch] is not None:
+            line["peak_memory_mib"] = memory[arch]
+        rows.append(line)
+    return rows
 
+
+def _inference(work: Workload, arch: str, frames: Tensor) -> Callable[[], object]:
+    return _forward(work, work.build(arch).eval(), frames)
+
+
+def _training(work: Workload, arch: str, frames: Tensor) -> Callable[[], object]:
+    step = TrainingStep(work, work.build(arch))
+    return partial(step, frames, torch.arange(work.batch_size, device=work.device) % work.num_classes)
+
+
+def _forward(work: Workload, network: nn.Module, frames: Tensor) -> Callable[[], object]:
     def call() -> Tensor:
         with torch.inference_mode(), autocast(AMP[work.dtype], work.device):
             logits: Tensor = network(frames)
         return logits
 
     return call
-
-
-def _training(work: Workload, network: nn.Module, frames: Tensor, labels: Tensor) -> Callable[[], object]:
-    step = TrainingStep(work, network)
-    return lambda: step(frames, labels)
-
-
-def _with_peak_memory(
-    work: Workload,
-    arch: str,
-    make: Callable[[Workload, nn.Module, Tensor, Tensor], Callable[[], object]],
-    frames: Tensor,
-    labels: Tensor,
-) -> tuple[float | None, Callable[[], object]]:
-    """A call for `arch`, and, on a GPU, the most memory in MiB that the network and one call took."""
-    if work.device.type != "cuda":
-        return None, make(work, work.build(arch), frames, labels)
-    synchronize(work.device)
-    torch.cuda.reset_peak_memory_stats(work.device)
-    before = torch.cuda.memory_allocated(work.device)
-    call = make(work, work.build(arch), frames, labels)
-    call()
-    synchronize(work.device)
-    return (torch.cuda.max_memory_allocated(work.device) - before) / 2**20, call

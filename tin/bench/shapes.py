@@ -1,89 +1,105 @@
-"""The temporal-interlace op at every shape of a network, against a copy of the same bytes and its PyTorch reference."""
+"""The temporal-interlace op at every shape of a network, against a copy of the same bytes and the other ways to compute it."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tin import ops
-from tin.bench.networks import Workload
+from tin.bench.peers import two_shifts_and_blend
 from tin.bench.timing import Rounds, median_ratio, row, time_in_turns
-from tin.models import build_model
-from tin.models.interlace import TemporalInterlace
+from tin.bench.workload import Workload
 
 MIN_SECONDS = 2e-3
 """Of one sample: far above a kernel launch and the clock's grain."""
 
+LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
+
 Inputs = tuple[Tensor, Tensor, Tensor]
+Function = Callable[..., Tensor]
+Make = Callable[[Function, Inputs, int], Callable[[], object]]
 
 
-def op(work: Workload, rounds: Rounds) -> dict[str, Any]:
-    """Forward and backward of `temporal_interlace` at each layer shape of TIN with `work.arch`'s depth, channels_last.
+def op(
+    work: Workload,
+    rounds: Rounds,
+    *,
+    layouts: Sequence[str] = ("channels_last",),
+    skip_compiled: str | None = None,
+) -> dict[str, Any]:
+    """Forward and backward of `temporal_interlace` at each layer shape of TIN with `work.arch`'s depth.
 
     Bytes are the least that must move: forward reads x and writes the result; backward reads the gradient and the
     shifted part of x (for the gradients of offset and gain) and writes the gradient of x.
 
+    Args:
+        work: depth, clips, frame size, type and device.
+        rounds: warm-up and samples of each figure.
+        layouts: of `LAYOUTS`, each a row of its own.
+        skip_compiled: why the reference is not timed under torch.compile; None: it is.
+
     Returns:
-        `settings` and `rows`. `ratio` is time / time in which `Tensor.copy_` moves as many bytes; beside it `gb_per_s`, `bytes`,
-        `blocks` (how many of the network have the shape) and `reference_ratio` (time of the PyTorch reference / time).
+        `settings` and `rows`. `ratio` is time / time in which `Tensor.copy_` moves as many bytes; beside it `gb_per_s`,
+        `bytes`, `layout`, `blocks` (how many of the network have the shape), and the time of other ways / time of the op:
+        `reference_ratio` (PyTorch), `compiled_ratio` (that under torch.compile; None with the reason in `compiled_skipped`)
+        and `peers_ratio` (`tin.bench.peers`).
     """
     rows = []
-    for (channels, height, width), blocks in layer_shapes(work).items():
-        shape = (work.batch_size * work.num_segments, channels, height, width)
-        fold = channels // 4
-        inputs = _inputs(work, shape)
-        size = inputs[0].numel() * inputs[0].element_size()
-        for what, make, moved in (
-            ("forward", _forward, 2 * size),
-            ("backward", _backward, 2 * size + size * fold // channels),
-        ):
-            calls = {
-                "op": make(ops.temporal_interlace, inputs, work.num_segments),
-                "copy": _copy(inputs[0].detach()),
-                "reference": make(ops.temporal_interlace_reference, inputs, work.num_segments),
-            }
-            samples = time_in_turns(calls, work.device, rounds, MIN_SECONDS)
-            copy = [seconds * moved / (2 * size) for seconds in samples["copy"]]
-            rows.append(
-                row(
-                    f"{what} {channels}×{height}×{width}", "ms", samples["op"], median_ratio(samples["op"], copy),
-                    "copy of the same bytes", scale=1e3, bytes=moved, blocks=blocks,
-                    gb_per_s=moved / sorted(samples["op"])[rounds.runs // 2] / 1e9,
-                    copy_gb_per_s=moved / sorted(copy)[rounds.runs // 2] / 1e9,
-                    reference_ratio=median_ratio(samples["reference"], samples["op"]),
-                )
-            )  # fmt: skip
-    return {"settings": work.settings(rounds), "rows": rows}
+    for shape, blocks in layer_shapes(work).items():
+        for layout in layouts:
+            inputs = _inputs(work, shape, layout)
+            suffix = f" {'×'.join(map(str, shape))}" + (f", {layout}" if layout != "channels_last" else "")
+            for what, make in (("forward", _forward), ("backward", _backward)):
+                line = _row(work, rounds, what + suffix, make, inputs, skip_compiled)
+                rows.append({**line, "layout": layout, "blocks": blocks})
+    return {"settings": {**work.settings(rounds), "layouts": list(layouts)}, "rows": rows}
 
 
 def layer_shapes(work: Workload) -> Counter[tuple[int, int, int]]:
     """(C, H, W) at which the op runs in TIN of this depth, and in how many blocks; in the order of the network."""
-    shapes: Counter[tuple[int, int, int]] = Counter()
-
-    def note(module: nn.Module, args: tuple[Tensor]) -> None:
-        _, channels, height, width = args[0].shape
-        shapes[channels, height, width] += 1
-
-    with torch.device("meta"), torch.no_grad():
-        network = build_model(f"tin_{work.arch.partition('_')[2]}", 1, work.num_segments).eval()
-        for module in network.modules():
-            if isinstance(module, TemporalInterlace):
-                module.register_forward_pre_hook(note)
-        network(torch.empty(work.num_segments, 3, work.input_size, work.input_size))
-    return shapes
+    return Counter(shape for _, shape in work.temporal_layers(f"tin_{work.arch.partition('_')[2]}"))
 
 
-def _inputs(work: Workload, shape: tuple[int, int, int, int]) -> Inputs:
+def _row(
+    work: Workload, rounds: Rounds, name: str, make: Make, inputs: Inputs, skip_compiled: str | None
+) -> dict[str, Any]:
+    x, segments = inputs[0], work.num_segments
+    size = x.numel() * x.element_size()
+    moved = 2 * size if make is _forward else 2 * size + size * (x.shape[1] // 4) // x.shape[1]
+    calls = {
+        "op": make(ops.temporal_interlace, inputs, segments),
+        "copy": _copy(x.detach()),
+        "reference": make(ops.temporal_interlace_reference, inputs, segments),
+        "peers": make(two_shifts_and_blend, inputs, segments),
+    }
+    compiled = skip_compiled or _compiled(make, inputs, segments)
+    if not isinstance(compiled, str):
+        calls["compiled"] = compiled
+    samples = time_in_turns(calls, work.device, rounds, MIN_SECONDS)
+    copy = [seconds * moved / (2 * size) for seconds in samples["copy"]]
+    return row(
+        name, "ms", samples["op"], median_ratio(samples["op"], copy),
+        "copy of the same bytes", scale=1e3, bytes=moved,
+        gb_per_s=moved / sorted(samples["op"])[rounds.runs // 2] / 1e9,
+        copy_gb_per_s=moved / sorted(copy)[rounds.runs // 2] / 1e9,
+        reference_ratio=median_ratio(samples["reference"], samples["op"]),
+        compiled_ratio=median_ratio(samples["compiled"], samples["op"]) if "compiled" in samples else None,
+        compiled_skipped=compiled if isinstance(compiled, str) else None,
+        peers_ratio=median_ratio(samples["peers"], samples["op"]),
+    )  # fmt: skip
+
+
+def _inputs(work: Workload, shape: tuple[int, int, int], layout: str) -> Inputs:
     """x in the workload's type, offsets spread over (-2, 2) frames, gains around one."""
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(shape, device=work.device, dtype=getattr(torch, work.dtype))
+    x = torch.randn(work.batch_size * work.num_segments, *shape, device=work.device, dtype=work.torch_dtype)
     offset = 4 * torch.rand(work.batch_size, 4, generator=generator) - 2
     weight = 0.5 + torch.rand(work.batch_size, work.num_segments, 4, generator=generator)
-    x = x.contiguous(memory_format=torch.channels_last)
+    x = x.contiguous(memory_format=LAYOUTS[layout])
     return x.requires_grad_(), offset.to(work.device).requires_grad_(), weight.to(work.device).requires_grad_()
 
 
@@ -92,7 +108,7 @@ def _copy(x: Tensor) -> Callable[[], object]:
     return lambda: target.copy_(x)
 
 
-def _forward(function: Callable[..., Tensor], inputs: Inputs, num_segments: int) -> Callable[[], object]:
+def _forward(function: Function, inputs: Inputs, num_segments: int) -> Callable[[], object]:
     def call() -> Tensor:
         with torch.no_grad():
             return function(*inputs, num_segments)
@@ -100,7 +116,21 @@ def _forward(function: Callable[..., Tensor], inputs: Inputs, num_segments: int)
     return call
 
 
-def _backward(function: Callable[..., Tensor], inputs: Inputs, num_segments: int) -> Callable[[], object]:
+def _backward(function: Function, inputs: Inputs, num_segments: int) -> Callable[[], object]:
     out = function(*inputs, num_segments)
     grad = torch.randn_like(out)
     return lambda: torch.autograd.grad(out, inputs, grad, retain_graph=True)
+
+
+def _compiled(make: Make, inputs: Inputs, num_segments: int) -> Callable[[], object] | str:
+    """The reference compiled for just these inputs, or why it could not be."""
+    torch.compiler.reset()  # each shape and direction is a graph of its own; the compiler gives up after eight
+    function = torch.compile(ops.temporal_interlace_reference, dynamic=False)
+    try:
+        # its backward runs often, so nothing that it reads may be overwritten
+        with torch._functorch.config.patch(donated_buffer=False):
+            call = make(function, inputs, num_segments)
+            call()
+    except torch._dynamo.exc.TorchDynamoException as error:
+        return f"torch.compile does not work here: {str(error).strip().splitlines()[0]}"
+    return call
