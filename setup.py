@@ -296,7 +296,8 @@ class AnyPythonWheel(bdist_wheel):
 
 setup(
     # never imported as an extension: its presence makes setuptools run BuildLibraries and tag the wheel with a platform
-    ext_modules=[Extension("tin.lib", sources=[])],
+    # (and `depends` puts the sources into an sdist)
+    ext_modules=[Extension("tin.lib", sources=[], depends=[f"csrc/{path.name}" for path in (ROOT / "csrc").iterdir()])],
     cmdclass={"build_ext": BuildLibraries, "bdist_wheel": AnyPythonWheel},
     install_requires=[
         "torch>=2.11",  # the stable ABI that csrc/ is built for

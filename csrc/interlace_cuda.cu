@@ -7,16 +7,20 @@
 #include "interlace_columns.h"
 #include "interlace_planes.h"
 
+// Told of two blocks a multiprocessor, the compiler takes the registers it needs; left alone it spills a few to fit in
+// more blocks.
+#define TIN_BOUNDS __launch_bounds__(kThreads, 2)
+
 namespace tin {
 namespace {
 
 template <int V, int S, class T>
-__global__ void __launch_bounds__(kThreads) columns_forward_kernel(Params p, Grid grid, ForwardArgs<T> args) {
+__global__ void TIN_BOUNDS columns_forward_kernel(Params p, Grid grid, ForwardArgs<T> args) {
   columns_forward<V, S>(p, grid, args, blockIdx.x, threadIdx.x);
 }
 
 template <int V, int S, bool SUMS, class T>
-__global__ void __launch_bounds__(kThreads) columns_backward_kernel(Params p, Grid grid, BackwardArgs<T> args) {
+__global__ void TIN_BOUNDS columns_backward_kernel(Params p, Grid grid, BackwardArgs<T> args) {
   __shared__ Acc<T> shared[SUMS ? kThreads * (V / S) * 2 : 1];
   columns_backward<V, S, SUMS>(p, grid, args, blockIdx.x, threadIdx.x, shared);
   if constexpr (SUMS) {
@@ -28,12 +32,12 @@ __global__ void __launch_bounds__(kThreads) columns_backward_kernel(Params p, Gr
 }
 
 template <int V, class T>
-__global__ void __launch_bounds__(kThreads) planes_forward_kernel(Params p, Grid grid, ForwardArgs<T> args) {
+__global__ void TIN_BOUNDS planes_forward_kernel(Params p, Grid grid, ForwardArgs<T> args) {
   planes_forward<V>(p, grid, args, blockIdx.x, threadIdx.x);
 }
 
 template <int V, bool SUMS, class T>
-__global__ void __launch_bounds__(kThreads) planes_backward_kernel(Params p, Grid grid, BackwardArgs<T> args) {
+__global__ void TIN_BOUNDS planes_backward_kernel(Params p, Grid grid, BackwardArgs<T> args) {
   __shared__ Acc<T> shared[SUMS ? kThreads * 2 : 1];
   planes_backward<V, SUMS>(p, grid, args, blockIdx.x, threadIdx.x, shared);
   if constexpr (SUMS) {
@@ -45,7 +49,7 @@ __global__ void __launch_bounds__(kThreads) planes_backward_kernel(Params p, Gri
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads) finish_kernel(Params p, FinishArgs<T> args) {
+__global__ void TIN_BOUNDS finish_kernel(Params p, FinishArgs<T> args) {
   const int64_t n = blockIdx.x / p.groups, k = blockIdx.x % p.groups;
   finish_totals(p, args, n, k, threadIdx.x, blockDim.x);
   __syncthreads(); // the totals of (n, k) are written and read by this block alone

@@ -21,7 +21,7 @@ CurrentStream current_stream_function() {
 void* current_stream(int32_t device) {
   static const CurrentStream function = current_stream_function();
   void* stream = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(function(device, &stream));
+  STD_TORCH_CHECK(function(device, &stream) == AOTI_TORCH_SUCCESS, "no current CUDA stream on device ", device);
   return stream;
 }
 

@@ -17,7 +17,7 @@ _FORWARD = "(Tensor x, Tensor offset, Tensor weight, int num_segments, int? grou
 _BACKWARD = (
     "(Tensor grad, Tensor x, Tensor offset, Tensor weight, int num_segments, bool need_x, bool need_offset,"
     " bool need_weight, int? group_size=None) -> (Tensor, Tensor, Tensor)"
-)  # csrc/register.cpp defines the same two schemas
+)  # csrc/register_cpu.cpp defines the same two schemas
 
 
 def temporal_interlace(
@@ -105,7 +105,7 @@ def backend() -> Backend:
 
 
 def _check(x: Tensor, offset: Tensor, weight: Tensor, num_segments: int, group_size: int | None) -> int:
-    """The group size, once shapes, dtypes and devices are known to fit; csrc/register.h refuses the same things."""
+    """The group size, once shapes, dtypes and devices are known to fit; csrc/tensors.h refuses the same things."""
     if x.dim() != 4:
         raise ValueError(f"x must have shape (N·T, C, H, W), got {tuple(x.shape)}")
     if num_segments < 1:
@@ -149,7 +149,7 @@ def _check(x: Tensor, offset: Tensor, weight: Tensor, num_segments: int, group_s
 
 
 def _memory_format(x: Tensor) -> torch.memory_format:
-    """channels_last where x is, or nearly is; csrc/register.h decides by the same rule."""
+    """channels_last where x is, or nearly is; csrc/tensors.h decides by the same rule."""
     if x.is_contiguous():
         return torch.contiguous_format
     if x.is_contiguous(memory_format=torch.channels_last) or x.stride(1) == 1:
@@ -320,7 +320,7 @@ def _autocast(device_type: str) -> Any:
 
 
 def _register() -> None:
-    if _NATIVE.cpu_reason is not None:  # else csrc/register.cpp has defined both
+    if _NATIVE.cpu_reason is not None:  # else csrc/register_cpu.cpp has defined both
         _LIBRARY.define(f"temporal_interlace{_FORWARD}")
         _LIBRARY.define(f"temporal_interlace_backward{_BACKWARD}")
     # native CPU and CUDA kernels take precedence over these
