@@ -87,7 +87,8 @@ class _Output:
             self.size = frame.width, frame.height
             height, width = (frame.width, frame.height) if turns % 2 else (frame.height, frame.width)
             self.array = self.allocate((self.count, height, width, 3))
-        image = frame.to_ndarray(format="rgb24", width=self.size[0], height=self.size[1])
+        # One thread: by default each conversion starts as many as there are cores, and on small frames they race (PyAV 18).
+        image = frame.to_ndarray(format="rgb24", width=self.size[0], height=self.size[1], threads=1)
         first, *others = self.places[index]
         self.array[first] = np.rot90(image, turns)
         for place in others:

@@ -22,6 +22,7 @@ def write_video(
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=25, options=options.get(codec, {}))
         stream.width, stream.height, stream.pix_fmt = width, height, "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        stream.codec_context.thread_count = 1  # more, and one run in thirty converts RGB to other pixels
         for number in range(frames):
             image = np.zeros((height, width, 3), np.uint8)
             image[..., 0] = np.linspace(0, 255, width)[None] if level is None else level
