@@ -77,10 +77,21 @@ def multiply_adds(model: TemporalResNet, input_size: int = 224) -> dict[str, int
 
         return hook
 
+    def record_convolutions_in_time(name: str) -> object:  # TemporalInterlace computes them in one product, uncalled
+        def hook(module: TemporalInterlace, args: tuple[Tensor]) -> None:
+            for net in ("offset", "gain"):
+                conv = module.get_submodule(f"{net}.conv")
+                assert isinstance(conv, nn.Conv1d)
+                counts[f"{name}.{net}.conv"] = module.num_segments * conv.weight.numel()
+
+        return hook
+
     shadow = copy.deepcopy(model).to("meta").eval()
     for name, module in shadow.named_modules():
-        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Linear):
+        if isinstance(module, nn.Conv2d | nn.Linear):
             module.register_forward_hook(record(name))  # type: ignore[arg-type]
+        elif isinstance(module, TemporalInterlace):
+            module.register_forward_pre_hook(record_convolutions_in_time(name))  # type: ignore[arg-type]
     with torch.no_grad():
         shadow(torch.empty(model.num_segments, 3, input_size, input_size, device="meta"))
     return counts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +46,8 @@ class TemporalInterlace(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N·T, C, H, W) -> the same shape, dtype and memory format."""
-        offset, gain = self.offsets_and_gains(x)
+        x, descriptor = pass_and_pool(x, self.fold)
+        offset, gain = self._offsets_and_gains(descriptor)
         offset = torch.cat([offset, -offset], dim=1)
         gain = torch.cat([gain, gain], dim=2)
         return temporal_interlace(x, offset, gain, self.num_segments, group_size=self.fold // 4)
@@ -56,20 +58,28 @@ class TemporalInterlace(nn.Module):
         Computed in float32 at least, also under autocast: rounded to half precision, a pooled mean loses the small
         differences between frames that the offsets are read from.
         """
-        precise = torch.promote_types(x.dtype, torch.float32)
-        with _without_autocast(x.device.type):
-            descriptor = x[:, : self.fold].mean(dim=(2, 3), dtype=precise)
-            descriptor = descriptor.view(-1, self.num_segments, self.fold).transpose(1, 2)
+        return self._offsets_and_gains(pass_and_pool(x, self.fold)[1])
+
+    def _offsets_and_gains(self, descriptor: Tensor) -> tuple[Tensor, Tensor]:
+        with _without_autocast(descriptor.device.type):
             # A model that was cast whole to half precision has half-precision weights here too.
-            descriptor = descriptor.to(self.gain.conv.weight.dtype)
-            return self.offset(descriptor).to(precise), self.gain(descriptor).to(precise)
+            windows = _windows(descriptor.view(-1, self.num_segments, self.fold).to(self.gain.conv.weight.dtype))
+            # Both convolutions read the same windows: one product for the three of their output channels.
+            kernels = torch.cat([self.offset.conv.weight, self.gain.conv.weight])
+            biases = torch.cat([_bias(self.offset.conv), _bias(self.gain.conv)])
+            channels = torch.nn.functional.linear(windows, kernels.transpose(1, 2).flatten(1), biases)
+            offset, gain = self.offset(channels[..., 0]), self.gain(channels[..., 1:])
+            return offset.to(descriptor.dtype), gain.to(descriptor.dtype)
 
     def extra_repr(self) -> str:
         return f"num_segments={self.num_segments}, fold={self.fold}"
 
 
 class OffsetNet(nn.Module):
-    """Descriptor (N, fold, T) -> two offsets (N, 2) in frames, each in (-2, 2) for any T; they start near 0.5."""
+    """What its convolution makes of the descriptor (N, T) -> two offsets (N, 2) in frames, each in (-2, 2); they start near 0.5.
+
+    The convolution itself is done by TemporalInterlace, with GainNet's in one product.
+    """
 
     def __init__(self, fold: int, num_segments: int) -> None:
         super().__init__()
@@ -79,13 +89,13 @@ class OffsetNet(nn.Module):
         # The authors' value: sigmoid(0.5108) = 0.625 makes half a frame, so both neighbours learn from the first step.
         nn.init.constant_(self.fc2.bias, 0.5108)
 
-    def forward(self, descriptor: Tensor) -> Tensor:
-        hidden = torch.relu(self.fc1(self.conv(descriptor).squeeze(1)))
+    def forward(self, channel: Tensor) -> Tensor:
+        hidden = torch.relu(self.fc1(channel))
         return 4 * (torch.sigmoid(self.fc2(hidden)) - 0.5)
 
 
 class GainNet(nn.Module):
-    """Descriptor (N, fold, T) -> two gains a frame (N, T, 2), each in (0, 2); they start near 1."""
+    """What its convolution makes of the descriptor (N, T, 2) -> two gains a frame, each in (0, 2); they start near 1."""
 
     def __init__(self, fold: int) -> None:
         super().__init__()
@@ -93,8 +103,8 @@ class GainNet(nn.Module):
         assert self.conv.bias is not None
         nn.init.zeros_(self.conv.bias)
 
-    def forward(self, descriptor: Tensor) -> Tensor:
-        return 2 * torch.sigmoid(self.conv(descriptor)).transpose(1, 2)
+    def forward(self, channels: Tensor) -> Tensor:
+        return 2 * torch.sigmoid(channels)
 
 
 class TemporalShift(nn.Module):
@@ -145,3 +155,44 @@ def _without_autocast(device_type: str) -> AbstractContextManager[object]:
     if torch.amp.is_autocast_available(device_type):
         return torch.autocast(device_type, enabled=False)
     return nullcontext()
+
+
+def pass_and_pool(x: Tensor, fold: int) -> tuple[Tensor, Tensor]:
+    """x itself, and the mean over H and W of its first `fold` channels, in float32 at least: (N·T, fold).
+
+    Read x from here on through the first result: the gradient of the mean is then added, in place, to the one that comes
+    back through it. Left to autograd, the mean of a slice costs a zeroed tensor of x's size and an addition of two.
+    """
+    if torch.is_grad_enabled() and x.requires_grad:
+        passed, pooled = _PassAndPool.apply(x, fold)
+        return passed, pooled
+    return x, _pool(x, fold)
+
+
+class _PassAndPool(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, fold: int) -> tuple[Tensor, Tensor]:
+        ctx.fold, ctx.pixels = fold, x.shape[2] * x.shape[3]
+        return x.view_as(x), _pool(x, fold)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, pooled_grad: Tensor) -> tuple[Tensor, None]:
+        # `grad` is fresh from the one op that reads `passed`; nobody else sees it.
+        grad[:, : ctx.fold] += (pooled_grad / ctx.pixels).to(grad.dtype)[:, :, None, None]
+        return grad, None
+
+
+def _pool(x: Tensor, fold: int) -> Tensor:
+    return x[:, :fold].mean(dim=(2, 3), dtype=torch.promote_types(x.dtype, torch.float32))
+
+
+def _windows(descriptor: Tensor) -> Tensor:
+    """(N, T, fold) -> (N, T, 3·fold): each frame between its neighbours, zeros outside. A product with it is a convolution of
+    kernel 3, without the tens of microseconds that a convolution this small costs to set up, forward and backward."""
+    padded = torch.nn.functional.pad(descriptor, (0, 0, 1, 1))
+    return torch.cat([padded[:, :-2], descriptor, padded[:, 2:]], dim=2)
+
+
+def _bias(conv: nn.Conv1d) -> Tensor:
+    assert conv.bias is not None
+    return conv.bias
