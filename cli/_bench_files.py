@@ -21,7 +21,7 @@ def run_on_files(
     name: str, list_path: Path, root: Path | None, work: Workload, workers: int | None, quick: bool, runs: int | None
 ) -> dict[str, Any]:
     """The result of `data` or `train` on the videos of a list; `work` shrinks to a list shorter than its batch."""
-    from cli.console import index_progress
+    from cli.console import callback_bar
     from pipelines import ClipSpec, Loader, VideoIndex, VideoList
     from tin import bench as benchmarks
     from tin.bench.timing import Rounds
@@ -35,7 +35,7 @@ def run_on_files(
         batch_size=min(work.batch_size, len(videos.entries)),
         num_classes=max([work.num_classes, *(label + 1 for label in labels)]),
     )
-    with index_progress() as progress:
+    with callback_bar("probing videos") as progress:
         index = VideoIndex.build(videos, progress=progress)
     spec = ClipSpec(
         num_segments=work.num_segments,

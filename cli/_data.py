@@ -74,7 +74,7 @@ def open_lists(
 
 
 def _open_list(path: Path, root: Path | None, recipe: Recipe, labelled: bool, announce: bool) -> Indexed:
-    from cli.console import index_progress
+    from cli.console import callback_bar
     from pipelines import VideoIndex, VideoList
 
     videos = VideoList.read(path, root=root)
@@ -90,7 +90,7 @@ def _open_list(path: Path, root: Path | None, recipe: Recipe, labelled: bool, an
             raise DataError(
                 f"{path}: '{entry.id}' has label {entry.label}, the model has classes 0…{classes - 1}: {CLASSES_HINT}"
             )
-    with index_progress(announce) as progress:
+    with callback_bar("probing videos", announce) as progress:
         index = VideoIndex.build(videos, progress=progress)
     bad = index.unreadable(videos)
     if bad and announce:

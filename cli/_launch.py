@@ -9,6 +9,15 @@ import sys
 import click
 
 
+def share_cores() -> None:
+    """Let PyTorch's idle threads sleep instead of spinning; call before torch is imported.
+
+    Spinning threads take the core from the thread they wait for as soon as anything else runs, decoding included. Training the
+    motion set on two cores beside one busy process: 28 clips/s spinning, 53 sleeping; alone 85 and 75.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
 def launched() -> bool:
     """Whether this process is already one of several (started here, or by torchrun or another launcher)."""
     return "WORLD_SIZE" in os.environ

@@ -96,7 +96,7 @@ def bench(
 
     \b
     inference  one clip, the network's forward alone, as it is and prepared, against the plain ResNet (TSN)
-    op         temporal interlace at every layer's shape, against a copy of the same bytes and other ways to compute it
+    op         temporal interlace at every layer's shape, against a copy of the same bytes and other ways
     model      inference of one clip and of a batch, and training step, of TIN, TSM and TSN, against TSN
     data       clips a second from files, against decoding alone
     train      training from files, against the limit that loader and network set

@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from tin.train.progress import StepReport
+if TYPE_CHECKING:
+    from tin.train.progress import StepReport
 
 METRIC_NAMES = {
     "top1_acc": "top-1",
@@ -51,8 +52,8 @@ def counting(console: Console, what: str, total: int, unit: str = "videos") -> I
 
 
 @contextmanager
-def index_progress(shown: bool = True) -> Iterator[Callable[[int, int], None] | None]:
-    """The `progress` callback of `VideoIndex.build` as a bar that appears once there is something to probe."""
+def callback_bar(what: str, shown: bool = True) -> Iterator[Callable[[int, int], None] | None]:
+    """A bar on stderr for callbacks of (done, total), which appears with the first; None, and no bar, without a terminal."""
     console = Console(stderr=True)
     if not shown or not console.is_terminal:
         yield None
@@ -63,7 +64,7 @@ def index_progress(shown: bool = True) -> Iterator[Callable[[int, int], None] | 
 
         def update(done: int, total: int) -> None:
             if not tasks:
-                tasks.append(progress.add_task("probing videos", total=total))
+                tasks.append(progress.add_task(what, total=total))
             progress.update(tasks[0], completed=done, total=total)
 
         yield update

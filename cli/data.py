@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
+from cli.console import callback_bar
 
 if TYPE_CHECKING:
     from pipelines.motion import MotionSettings
@@ -135,7 +135,7 @@ def index(list_file: Path, root: Path | None, verify: bool, workers: int | None)
 
     videos = VideoList.read(list_file, root=root)
     start = time.monotonic()
-    with _bar("probing videos") as progress:
+    with callback_bar("probing videos") as progress:
         found = VideoIndex.build(videos, workers=workers, progress=progress, verify=verify)
     seconds = time.monotonic() - start
     unreadable = found.unreadable(videos)
@@ -162,32 +162,10 @@ def render_motion(out: Path, settings: MotionSettings | None = None, workers: in
     from pipelines.motion import write_motion
 
     start = time.monotonic()
-    with _bar("rendering clips") as progress:
+    with callback_bar("rendering clips") as progress:
         summary = write_motion(out, settings, workers=workers, progress=progress)
     kept = f", {summary.reused} were already there" if summary.reused else ""
     click.echo(f"{summary.written} clips written to {out}{kept} ({time.monotonic() - start:.1f} s)")
-
-
-@contextmanager
-def _bar(what: str) -> Iterator[Callable[[int, int], None] | None]:
-    """A bar on stderr for callbacks of (done, total); None, and no bar, where there is no terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield None
-        return
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        tasks: list[TaskID] = []
-
-        def update(done: int, total: int) -> None:
-            if not tasks:
-                tasks.append(progress.add_task(what, total=total))
-            progress.update(tasks[0], completed=done, total=total)
-
-        yield update
 
 
 def _counted(values: Counter[str]) -> str:

@@ -108,6 +108,7 @@ def test(
 
     Videos that cannot be read are reported and left out of the metrics; nothing stands in for them. docs/results.md describes the file.
     """  # fmt: skip
+    _launch.share_cores()
     from tin import recipes
     from tin.checkpoints import load_state
     from tin.evaluation import METRICS

@@ -118,6 +118,7 @@ def train(
     WORK_DIR receives last.pt (the newest state, for --resume), best.pt (the best top-1), log.jsonl and tensorboard/. Ctrl-C finishes the
     running step and saves.
     """  # fmt: skip
+    _launch.share_cores()
     from tin import recipes
 
     if nproc_per_node > 1 and not _launch.launched():
