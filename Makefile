@@ -38,7 +38,7 @@ format: $(INSTALLED)
 
 # The long proofs: everything marked `prove`, whose short versions run in `make test`.
 prove: $(INSTALLED)
-	$(BIN)/python -m pytest -m prove --timeout=3600
+	$(BIN)/python -m pytest -m prove --timeout=3600 -rP
 
 # The main job on bundled input: real encoded video, TIN against a network without time, a result file, a bench table.
 demo: $(INSTALLED)
