@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from tin.recipes import Recipe
 
 CLASSES_HINT = "give the list of the recipe's data set, or --num-classes"
-SHOWN = 5
-"""Unreadable videos that are named on the screen."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +60,8 @@ def open_lists(
 ) -> list[Indexed]:
     """Read lists and their index, probing new files; one process probes, the others then read what it found.
 
+    Videos that cannot be read are reported by the loader that is made of the list.
+
     Args:
         labelled: every video must have a label.
 
@@ -92,13 +92,6 @@ def _open_list(path: Path, root: Path | None, recipe: Recipe, labelled: bool, an
             )
     with callback_bar("probing videos", announce) as progress:
         index = VideoIndex.build(videos, progress=progress)
-    bad = index.unreadable(videos)
-    if bad and announce:
-        click.echo(f"{len(bad)} of {len(videos.entries)} videos of {path} are unreadable:", err=True)
-        for entry, reason in bad[:SHOWN]:
-            click.echo(f"  {entry.id}: {reason}", err=True)
-        if len(bad) > SHOWN:
-            click.echo(f"  … and {len(bad) - SHOWN} more, listed by: tin-cli data index {path}", err=True)
     return Indexed(videos, index)
 
 

@@ -35,9 +35,13 @@ if TYPE_CHECKING:
     "--checkpoint", type=EXISTING_FILE, required=True, help="Checkpoint of tin-cli train, or any that --recipe fits."
 )
 @click.option(
-    "--list", "list_path", type=EXISTING_FILE, default=None, help="List to score.  [default: the data set's val.txt]"
+    "--list",
+    "list_path",
+    type=EXISTING_FILE,
+    default=None,
+    help="List to score.  [default: the one the checkpoint was validated on]",
 )
-@click.option("--dataset", type=click.Choice(DATASETS), default=None, help="Data set.  [default: the checkpoint's]")
+@click.option("--dataset", type=click.Choice(DATASETS), default=None, help="Data set, whose val.txt is scored.")
 @click.option(
     "--data",
     type=EXISTING_FOLDER,
@@ -120,13 +124,21 @@ def test(
         if name not in METRICS:
             raise click.UsageError(f"--eval: unknown metric '{name}'; known: {', '.join(METRICS)}")
     given = [*overrides, *as_overrides({"train.batch_size": batch_size, "train.amp": amp})]
+    state = load_state(checkpoint)
     if recipe_name:
         recipe = recipes.load(recipe_name, given)
+    elif "recipe" in state:
+        recipe = recipes.from_dict(state["recipe"], f"the recipe in {checkpoint}", given)
     else:
-        stored = load_state(checkpoint).get("recipe")
-        if stored is None:
-            raise click.UsageError(f"{checkpoint} holds no recipe: name the one it was trained with by --recipe")
-        recipe = recipes.from_dict(stored, f"the recipe in {checkpoint}", given)
+        raise click.UsageError(f"{checkpoint} holds no recipe: name the one it was trained with by --recipe")
+    if list_path is None and dataset is None and data is None and "val" in state.get("lists", {}):
+        list_path = Path(state["lists"]["val"])  # of the run that wrote the checkpoint
+        if root is None and "root" in state["lists"]:
+            root = Path(state["lists"]["root"])
+        if not list_path.is_file():
+            raise click.UsageError(
+                f"{list_path}, on which {checkpoint} was validated, is gone: name a list by --list or --data"
+            )
     _run(
         _Request(
             recipe=recipe,

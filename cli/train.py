@@ -223,10 +223,13 @@ def _run(request: _Request) -> None:
             loaded = load_pretrained(model, recipe.model.pretrained)
             if world.is_main:
                 reporter.message(str(loaded))
+        lists = {split: str(path.resolve()) for split, path in zip(("train", "val"), paths, strict=False)}
+        if request.root:
+            lists["root"] = str(request.root.resolve())
         trainer = Trainer(
             model, recipe, loaders[0], request.work_dir,
             val_loader=loaders[1] if val_videos else None, val_videos=len(val_videos or ()), device=device, world=world,
-            seed=request.seed, label_names=train_videos.list.labels, reversals=read_reversals(request.train_list),
+            seed=request.seed, label_names=train_videos.list.labels, lists=lists, reversals=read_reversals(request.train_list),
             reporter=reporter,
         )  # fmt: skip
         if state is not None:

@@ -58,10 +58,10 @@ def test_testing_scores_every_video_once_at_any_world_size(
     run_dir: Path, fights: Path, tin_cli: Cli, tmp_path: Path
 ) -> None:
     results = []
-    for processes in (1, 2):
+    for processes, data in ((1, []), (2, ["--data", fights])):  # by default the list that the run was validated on
         out = tmp_path / f"{processes}.json"
         result = tin_cli(
-            "test", "--checkpoint", run_dir / "last.pt", "--data", fights, "--out", out, "--device", "cpu",
+            "test", "--checkpoint", run_dir / "last.pt", *data, "--out", out, "--device", "cpu",
             "--nproc-per-node", processes, "--eval", "top_k_accuracy,mean_class_accuracy",
         )  # fmt: skip
         assert result.status == 0, result.err

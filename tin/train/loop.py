@@ -89,7 +89,7 @@ class Trainer:
         device: where to train.
         world: this process among those of the run; the process group must exist (`tin.distributed.process_group`).
         seed: of everything random in the network; the loader has its own copy.
-        label_names: stored in checkpoints.
+        label_names, lists: stored in checkpoints: names of the classes, and the files of the "train" and "val" lists.
         reversals: class → class of the reversed video, for `time_order_accuracy`.
         reporter: told what happens, on the main process.
 
@@ -111,6 +111,7 @@ class Trainer:
         world: World | None = None,
         seed: int = 0,
         label_names: Sequence[str] | None = None,
+        lists: Mapping[str, str] | None = None,
         reversals: Mapping[int, int] | None = None,
         reporter: Reporter | None = None,
     ) -> None:
@@ -120,6 +121,7 @@ class Trainer:
         self.seed = seed
         self.work_dir = work_dir
         self.label_names = list(label_names) if label_names else None
+        self.lists = dict(lists or {})
         self.reversals = dict(reversals or {})
         self.reporter = reporter if reporter and self.world.is_main else NullReporter()
         self.train_loader, self.val_loader, self.val_videos = train_loader, val_loader, val_videos
@@ -282,7 +284,7 @@ class Trainer:
         if self.world.is_main:
             state = snapshot(
                 self.recipe, self.model, self.optimizer, self.scaler, vars(self.progress), self._global_batch,
-                seed=self.seed, label_names=self.label_names,
+                seed=self.seed, label_names=self.label_names, lists=self.lists,
             )  # fmt: skip
             for name in names:
                 save_checkpoint(self.work_dir / name, state)

@@ -28,6 +28,7 @@ def snapshot(
     *,
     seed: int,
     label_names: Sequence[str] | None,
+    lists: Mapping[str, str],
 ) -> dict[str, Any]:
     """Everything a run needs to go on, as plain types and tensors that `weights_only` loading accepts."""
     return {
@@ -41,6 +42,7 @@ def snapshot(
         "recipe": recipe.model_dump(mode="json"),
         "seed": seed,
         "label_names": list(label_names) if label_names else None,
+        "lists": dict(lists),
         "versions": versions(),
     }
 
