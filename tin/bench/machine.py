@@ -27,7 +27,7 @@ def _machine(device: torch.device) -> dict[str, Any]:
         "usable_cores": len(os.sched_getaffinity(0)),
         "torch_threads": torch.get_num_threads(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-        "system": platform.platform(),
+        "system": f"{platform.system()} {platform.machine()}, {' '.join(platform.libc_ver())}",
         "device": str(device),
         "gpu": _gpu(device) if device.type == "cuda" else None,
     }
