@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -41,6 +41,11 @@ def set_option(function: Function) -> Function:
         "--set", "overrides", multiple=True, metavar="KEY=VALUE",
         help="Override any field of the recipe, for example optim.lr=0.01; may be given often.",
     )(function)  # fmt: skip
+
+
+def amp_was_asked(amp: str | None, overrides: Sequence[str]) -> bool:
+    """Whether mixed precision was named on the command line, by --amp or by --set."""
+    return amp is not None or any(override.startswith("train.amp") for override in overrides)
 
 
 def with_device_defaults(recipe: Recipe, device: torch.device, amp_was_asked: bool) -> Recipe:

@@ -16,6 +16,7 @@ from cli._options import (
     DATASETS,
     EXISTING_FILE,
     EXISTING_FOLDER,
+    amp_was_asked,
     as_overrides,
     run_options,
     set_option,
@@ -150,7 +151,7 @@ def test(
             fast=fast,
             out=out,
             device=device,
-            amp_was_asked=amp is not None or any(key.startswith("train.amp") for key in overrides),
+            amp_was_asked=amp_was_asked(amp, overrides),
             workers=workers,
         )
     )
