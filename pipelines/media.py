@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +12,16 @@ from pathlib import Path
 import av
 from av.container import InputContainer
 from av.packet import Packet
-from av.stream import Disposition
+from av.stream import Discard, Disposition
 from av.video.stream import VideoStream
 
 from pipelines.errors import DecodeError
 
 # FFmpeg's own bound (MAX_NVOP_SIZE) on MPEG-4 packets that may show no new frame (packed B-frames, "not coded").
 _MPEG4_PLACEHOLDER_BYTES = 19
+# FFmpeg's names of the formats whose packets carry the times of display, so that nothing about them has to be guessed.
+_TIMED_FORMATS = frozenset(("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"))
+_MANY_STREAMS = 64
 
 
 def check_file(path: Path) -> None:
@@ -38,14 +41,19 @@ def check_file(path: Path) -> None:
 
 
 @contextmanager
-def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+def open_video(path: Path, glance: bool = False) -> Iterator[tuple[InputContainer, VideoStream]]:
     """The container and its first video stream (cover pictures do not count), decoding on one thread.
+
+    Args:
+        path: the file.
+        glance: to look at packets and decode one frame, no more. Opening then costs a fifth, because FFmpeg does not decode
+            frames to learn how long the decoder holds them back; in formats without times of display it does nonetheless.
 
     Raises DecodeError where the file is missing, unreadable, not a video or has no video stream.
     """
     check_file(path)
     try:
-        container = av.open(str(path), metadata_errors="ignore")
+        container = (_open_without_decoding(path) if glance else None) or av.open(str(path), metadata_errors="ignore")
     except (av.FFmpegError, ValueError, UnicodeError) as error:
         raise DecodeError(path, f"cannot be opened as a video ({reason_of(error)})") from None
     with container:
@@ -55,6 +63,9 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         stream = streams[0]
         if stream.codec_context is None:
             raise DecodeError(path, "is in a codec that this FFmpeg cannot decode")
+        for other in container.streams:
+            if other.index != stream.index:
+                other.discard = Discard.all  # their packets are not even read
         stream.codec_context.thread_count = 1
         yield container, stream
 
@@ -76,10 +87,7 @@ class PacketScan:
     def ranks(self) -> dict[int, int] | None:
         """Presentation time → frame index; None where times are missing or repeated and so cannot tell."""
         times = [p.pts for p, shown in zip(self.packets, self.shown, strict=True) if shown]
-        known = [t for t in times if t is not None]
-        if not self.countable or len(set(known)) != len(times):
-            return None
-        return {time: rank for rank, time in enumerate(sorted(known))}
+        return frame_ranks(times) if self.countable else None
 
 
 def scan_packets(container: InputContainer, stream: VideoStream) -> PacketScan:
@@ -92,9 +100,27 @@ def scan_packets(container: InputContainer, stream: VideoStream) -> PacketScan:
     except av.FFmpegError:
         pass  # a damaged tail: what came before it is what there is
     codec = stream.codec_context.codec.canonical_name
-    shown = [not p.is_discard and not (codec == "vp8" and _hidden_vp8(p)) for p in packets]
-    countable = codec != "mpeg4" or all(p.size > _MPEG4_PLACEHOLDER_BYTES for p in packets)
-    return PacketScan(packets, shown, countable)
+    shown = [is_shown(codec, p) for p in packets]
+    return PacketScan(packets, shown, all(is_countable(codec, p) for p in packets))
+
+
+def is_shown(codec: str, packet: Packet) -> bool:
+    """Whether a packet becomes a displayed frame: neither cut away by an edit list nor one of VP8's hidden frames."""
+    return not packet.is_discard and not (codec == "vp8" and _hidden_vp8(packet))
+
+
+def is_countable(codec: str, packet: Packet) -> bool:
+    """Whether a packet is surely one frame; only decoding tells for MPEG-4's placeholders."""
+    return codec != "mpeg4" or packet.size > _MPEG4_PLACEHOLDER_BYTES
+
+
+def frame_ranks(times: Iterable[int | None]) -> dict[int, int] | None:
+    """Presentation time → frame index, of the times of all shown packets; None where one is missing or repeated."""
+    times = list(times)
+    known = {time for time in times if time is not None}
+    if len(known) != len(times):
+        return None
+    return {time: rank for rank, time in enumerate(sorted(known))}
 
 
 def quarter_turns(degrees: float) -> int:
@@ -107,6 +133,23 @@ def reason_of(error: Exception) -> str:
     known = {errno.ENOENT: "no such file", errno.EACCES: "permission denied"}
     number = getattr(error, "errno", None)
     return known.get(number or 0) or getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def _open_without_decoding(path: Path) -> InputContainer | None:
+    """The container, opened on what its header says alone; None for a format whose header says too little."""
+    try:
+        container = av.open(
+            str(path),
+            metadata_errors="ignore",
+            options={"analyzeduration": "1"},
+            stream_options=[{"skip_frame": "all"}] * _MANY_STREAMS,
+        )
+    except (av.FFmpegError, ValueError):
+        return None  # such as MPEG, whose streams show on reading; trouble comes up again on opening it in full
+    if container.format.name in _TIMED_FORMATS:
+        return container
+    container.close()
+    return None
 
 
 def _hidden_vp8(packet: Packet) -> bool:
