@@ -93,9 +93,11 @@ class EpochClips:
     epoch: int
     failures: Failures
 
-    def slot(self, id: int) -> Slot:
-        """A place of a batch, holding the video `id` or, in training, the first substitute that the index can read."""
-        slot = Slot(self, id)
+    def slot(self, number: int) -> Slot:
+        """A place of a batch, holding the video of the order's `number` or, in training, the first substitute that the index
+        can read."""
+        id, copy = order.place(number, len(self.video_list))
+        slot = Slot(self, id, copy)
         slot.take(id)
         return slot
 
@@ -108,8 +110,8 @@ class Slot:
     plan: ClipPlan | None = None
     frames: NDArray[np.uint8] | None = None
 
-    def __init__(self, clips: EpochClips, id: int) -> None:
-        self._clips, self._origin, self._attempts = clips, id, 0
+    def __init__(self, clips: EpochClips, id: int, copy: int) -> None:
+        self._clips, self._origin, self._copy, self._attempts = clips, id, copy, 0
 
     @property
     def substitutes(self) -> int:
@@ -124,8 +126,9 @@ class Slot:
             self.fail(self.info.error, id)
             return
         self.plan = make_plan(
-            self.entry, self.info, clips.spec, training=clips.training, seed=clips.seed, epoch=clips.epoch, id=id
-        )
+            self.entry, self.info, clips.spec,
+            training=clips.training, seed=clips.seed, epoch=clips.epoch, id=id, copy=self._copy,
+        )  # fmt: skip
 
     def fail(self, reason: str, id: int | None = None) -> None:
         """Record the failure; in training go on with the next substitute.

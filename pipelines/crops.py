@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -52,6 +53,30 @@ def multi_scale_crop(
     w, h = max(1, min(w, width)), max(1, min(h, height))  # a side snapped up may not leave a tiny frame
     column, row = OFFSETS[num_offsets][rng.integers(num_offsets)]
     return row * ((height - h) // 4), column * ((width - w) // 4), h, w
+
+
+def random_resized_crop(
+    height: int,
+    width: int,
+    rng: np.random.Generator,
+    *,
+    area: tuple[float, float] = (0.08, 1.0),
+    aspect: tuple[float, float] = (3 / 4, 4 / 3),
+) -> Box:
+    """A random box as torchvision's RandomResizedCrop draws it (Szegedy et al. 2015): a part of the frame's area, uniform in
+    `area`; a ratio of width to height, log-uniform in `aspect`; any whole place, all equally likely.
+
+    After ten draws that do not fit, the largest box in the middle whose ratio is within `aspect`.
+    """
+    for _ in range(10):
+        pixels = height * width * rng.uniform(*area)
+        ratio = math.exp(rng.uniform(math.log(aspect[0]), math.log(aspect[1])))
+        w, h = round(math.sqrt(pixels * ratio)), round(math.sqrt(pixels / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            return int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w
+    ratio = min(max(width / height, aspect[0]), aspect[1])
+    w, h = max(1, min(width, round(height * ratio))), max(1, min(height, round(width / ratio)))
+    return (height - h) // 2, (width - w) // 2, h, w
 
 
 def center_crop(height: int, width: int, size: int) -> Box:

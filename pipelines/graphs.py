@@ -42,6 +42,7 @@ class ClipGraph:
         device: where the operators run and the result lies.
         dtype: of the result: float32, float16 or bfloat16.
         rotated: whether some videos need turning; `video` alone turns frames, the other sources are upright.
+        color: whether the plans say how to change colours; otherwise no operator for that is in the graph.
         num_threads: CPU threads of DALI.
 
     A failed call leaves the pipeline invalid (DALI does not say which sample did it): call `rebuild`.
@@ -58,10 +59,12 @@ class ClipGraph:
         device: torch.device,
         dtype: torch.dtype,
         rotated: bool = False,
+        color: bool = False,
         num_threads: int = 2,
     ) -> None:
         self._spec, self._source, self._num_crops, self._num_frames = spec, source, num_crops, num_frames
         self._device, self._dtype, self._rotated, self._num_threads = device, dtype, rotated, num_threads
+        self._color = color
         self._samples = batch_size * (num_frames if source == "images" else 1)
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._pipeline = self._build()
@@ -97,6 +100,9 @@ class ClipGraph:
             flips = [flip for flip in flips for _ in range(self._num_frames)]
         feed("rois", rois)
         feed("flips", flips)
+        if self._color:
+            each = self._num_frames if self._source == "images" else 1
+            feed("colors", [plan.color for plan in plans for _ in range(each)])
         if self._rotated:
             feed("angles", [np.float32(90 * self._turns(info)) for info in infos])
         if self._device.type == "cpu":
@@ -136,7 +142,8 @@ class ClipGraph:
             flips = fn.external_source(name="flips", ndim=1, dtype=types.INT32)
             frames = self._frames(gpu)
             angles = fn.external_source(name="angles", ndim=0, dtype=types.FLOAT) if self._rotated else None
-            outputs = [self._crop(frames, rois, flips, angles, crop) for crop in range(self._num_crops)]
+            colors = fn.external_source(name="colors", ndim=1, dtype=types.FLOAT) if self._color else None
+            outputs = [self._crop(frames, rois, flips, angles, colors, crop) for crop in range(self._num_crops)]
             pipeline.set_outputs(*outputs)
         pipeline.build()
         return pipeline
@@ -153,7 +160,7 @@ class ClipGraph:
         # By default DALI fills frames past the end with black, and pins its threads to the same cores in every process.
         return fn.decoders.video(encoded, frames=indices, device=device, pad_mode="none", affine=False)
 
-    def _crop(self, frames: Any, rois: Any, flips: Any, angles: Any, crop: int) -> Any:
+    def _crop(self, frames: Any, rois: Any, flips: Any, angles: Any, colors: Any, crop: int) -> Any:
         size = self._spec.input_size
         out = fn.resize(
             frames,
@@ -166,6 +173,8 @@ class ClipGraph:
         )
         if angles is not None:
             out = fn.rotate(out, angle=angles, size=[size, size], interp_type=types.INTERP_NN)
+        if colors is not None:
+            out = fn.color_twist(out, brightness=colors[0], contrast=colors[1], saturation=colors[2], hue=colors[3])
         return fn.crop_mirror_normalize(
             out,
             mirror=flips[crop],

@@ -88,6 +88,9 @@ class Loader:
             ($LOCAL_WORLD_SIZE), at most 16. 0 decodes in a thread of this process.
         prefetch: finished batches that may wait for the consumer.
         max_bad: largest allowed part of the list that cannot be read; None for any.
+        repeats: in training, how often an epoch shows each video, every time drawn anew, and all in one global batch.
+        class_balanced: in training, from 0 (every video once) to 1 (videos drawn so that classes are equally frequent);
+            see `pipelines.order.class_weights`.
 
     Raises:
         SettingsError: an impossible argument.
@@ -110,8 +113,11 @@ class Loader:
         num_workers: int | None = None,
         prefetch: int = 2,
         max_bad: float | None = None,
+        repeats: int = 1,
+        class_balanced: float = 0.0,
     ) -> None:
         _at_least("batch_size", batch_size, 1)
+        _at_least("repeats", repeats, 1)
         _at_least("prefetch", prefetch, 1)
         _at_least("world_size", world_size, 1)
         _at_least("seed", seed, 0)
@@ -127,6 +133,10 @@ class Loader:
         self.video_list, self.index, self.spec = video_list, index, spec
         self.batch_size, self.training, self.seed = batch_size, training, seed
         self.rank, self.world_size, self.prefetch = rank, world_size, prefetch
+        self.repeats, self._weights = repeats, None
+        if training and class_balanced:
+            self._weights = order.class_weights([entry.label for entry in video_list.entries], class_balanced)
+        self._num_steps = order.num_steps(len(video_list), batch_size, world_size, training=training, repeats=repeats)
         self.device, self.dtype = _device(device), _dtype(dtype)
         self.epoch, self._start_step = 0, 0
         self._failures = Failures(len(video_list), max_bad)
@@ -138,7 +148,7 @@ class Loader:
 
     def __len__(self) -> int:
         """Steps an epoch, equal on every rank."""
-        return order.num_steps(len(self.video_list), self.batch_size, self.world_size, training=self.training)
+        return self._num_steps
 
     def set_epoch(self, epoch: int, start_step: int = 0) -> None:
         """Choose the epoch of the next iteration and the step it starts at (to resume within an epoch)."""
@@ -163,6 +173,8 @@ class Loader:
             training=self.training,
             seed=self.seed,
             epoch=self.epoch,
+            repeats=self.repeats,
+            weights=self._weights,
         )
         steps = [
             order.rank_batch(everything, step, self.batch_size, self.rank, self.world_size)
@@ -251,6 +263,7 @@ class Loader:
             device=self.device,
             dtype=self.dtype,
             rotated=source == "video" and any(info.rotation for info in infos),
+            color=self.training and self.spec.color_jitter is not None,
             num_threads=max(1, num_workers),
         )
         return WorkerMaker(graph, num_workers, self.batch_size) if source == "decoded" else FileMaker(graph)
