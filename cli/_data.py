@@ -43,7 +43,7 @@ def find_list(dataset: str, split: str, data: Path | None) -> Path:
     folder = data or Path(os.environ.get("TIN_DATA", "data")) / dataset
     path = folder / f"{split}.txt"
     if not path.is_file() and dataset == "motion" and data is None:
-        from cli.data import render_motion
+        from cli.data.motion import render_motion
 
         click.echo(f"rendering the motion data set into {folder} (once)")
         render_motion(folder)
@@ -95,11 +95,23 @@ def _open_list(path: Path, root: Path | None, recipe: Recipe, labelled: bool, an
     return Indexed(videos, index)
 
 
-def clip_spec(recipe: Recipe) -> ClipSpec:
-    """The recipe's data settings as the loader takes them."""
-    from pipelines import ClipSpec
+def clip_spec(recipe: Recipe, training: VideoList | None = None) -> ClipSpec:
+    """The recipe's data settings as the loader takes them.
 
-    return ClipSpec(num_segments=recipe.model.num_segments, **recipe.data.model_dump())
+    Args:
+        training: the list to train on, whose class names `data.flip_labels` may need; without one labels are left alone.
+
+    Raises:
+        DataError: no map of the labels can be made (`pipelines.mirror.mirror_classes`).
+    """
+    from pipelines import ClipSpec
+    from pipelines.mirror import mirror_classes
+
+    settings = recipe.data.model_dump(exclude={"flip_labels", "repeats", "class_balanced"})
+    flip_labels = None
+    if training is not None and recipe.data.flip and recipe.data.flip_labels:
+        flip_labels = mirror_classes(recipe.data.flip_labels, training.labels, recipe.model.num_classes)
+    return ClipSpec(num_segments=recipe.model.num_segments, flip_labels=flip_labels, **settings)
 
 
 def make_loader(
@@ -120,7 +132,7 @@ def make_loader(
     return Loader(
         videos.list,
         videos.index,
-        clip_spec(recipe),
+        clip_spec(recipe, videos.list if training else None),
         batch_size=recipe.train.batch_size,
         training=training,
         seed=seed,
@@ -130,4 +142,6 @@ def make_loader(
         world_size=world.size,
         num_workers=workers,
         max_bad=max_bad,
+        repeats=recipe.data.repeats,
+        class_balanced=recipe.data.class_balanced,
     )

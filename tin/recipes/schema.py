@@ -33,6 +33,26 @@ class ModelSettings(_Settings):
     """`imagenet`, or a checkpoint file; None trains from scratch."""
 
 
+class ColorJitterSettings(_Settings):
+    """Random colours of training clips (`pipelines.color.ColorJitter`): factors in [max(0, 1 − x), 1 + x]."""
+
+    brightness: NotNegative = 0.0
+    contrast: NotNegative = 0.0
+    saturation: NotNegative = 0.0
+    hue: float = Field(default=0.0, ge=0.0, le=0.5)
+    """Part of the colour circle, either way."""
+    probability: Probability = 1.0
+    """Part of the clips that are changed at all."""
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> ColorJitterSettings:
+        if not (self.brightness or self.contrast or self.saturation or self.hue):
+            raise ValueError(
+                "it changes nothing: set brightness, contrast, saturation or hue, or leave color_jitter out"
+            )
+        return self
+
+
 class DataSettings(_Settings):
     """Which frames and which part of them the network sees (`pipelines.ClipSpec`)."""
 
@@ -42,13 +62,28 @@ class DataSettings(_Settings):
     """Short side a frame is (virtually) resized to before the crop, in pixels."""
     train_sampling: Literal["train", "keep_tail", "dense_train"] = "train"
     test_sampling: Literal["test", "twice", "dense_test"] = "test"
-    train_crop: Literal["multi_scale", "center"] = "multi_scale"
+    test_clips: int | None = Field(default=None, ge=1, le=1000)
+    """Clips that `test` and `dense_test` take of a video; None for 1 and 10."""
+    train_crop: Literal["multi_scale", "random_resized", "center"] = "multi_scale"
     test_crop: Literal["center", "three", "ten"] = "center"
     scales: tuple[Probability, ...] = Field(default=(1.0, 0.875, 0.75, 0.66), min_length=1)
     """Crop sizes of multi_scale, as parts of the short side."""
     num_crop_offsets: Literal[5, 13] = 5
+    crop_area: tuple[Positive, Positive] = (0.08, 1.0)
+    """Smallest and largest part of the frame that random_resized takes."""
+    crop_aspect: tuple[Positive, Positive] = (0.75, 4 / 3)
+    """Smallest and largest width ÷ height of random_resized."""
     flip: Probability = 0.5
-    """Probability of a horizontal flip of the whole clip. 0 where left and right are labels."""
+    """Probability of a horizontal flip of the whole clip. 0 where left and right are labels, unless `flip_labels` is set."""
+    flip_labels: str | None = None
+    """Exchange the labels that name a side with the flip: `something-v1`, `something-v2`, `labels` (made from the names in
+    labels.txt) or a file (`pipelines.mirror`)."""
+    color_jitter: ColorJitterSettings | None = None
+    repeats: int = Field(default=1, ge=1, le=64)
+    """Times an epoch shows each video, each drawn anew and all in one global batch (repeated augmentation)."""
+    class_balanced: Probability = 0.0
+    """0: every video once an epoch; else videos are drawn with replacement, so that a class of n has a share in proportion
+    to n^(1 − class_balanced): 0.5 square-root sampling, 1 all classes alike."""
     mean: Channels = (123.675, 116.28, 103.53)
     """RGB, of 0…255."""
     std: Channels = (58.395, 57.12, 57.375)
@@ -59,6 +94,17 @@ class DataSettings(_Settings):
             raise ValueError(
                 f"input_size {self.input_size} does not fit into short_side {self.short_side}: raise short_side or lower input_size"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _consistent(self) -> DataSettings:
+        for name, (low, high), most in (("crop_area", self.crop_area, 1), ("crop_aspect", self.crop_aspect, 100)):
+            if not low <= high <= most:
+                raise ValueError(
+                    f"{name} [{low:g}, {high:g}]: the smaller number comes first, and the larger is at most {most}"
+                )
+        if self.test_sampling == "twice" and self.test_clips not in (None, 2):
+            raise ValueError(f"test_sampling 'twice' takes 2 clips of a video, not {self.test_clips}: use 'test'")
         return self
 
 
@@ -118,8 +164,20 @@ class TrainSettings(_Settings):
     validate_every: int = Field(default=5, ge=1)
     """Epochs between validations; the last epoch is always validated."""
     amp: Literal["off", "fp16", "bf16"] = "fp16"
+    mixup: NotNegative = 0.0
+    """α of mixup (0.2 and 0.8 are usual); 0 is off. With cutmix too, either takes a step with equal chances."""
+    cutmix: NotNegative = 0.0
+    """α of CutMix (1.0 is usual); 0 is off."""
+    mix_probability: Probability = 1.0
+    """Part of the steps that mixup and cutmix take."""
     log_every: int = Field(default=20, ge=1)
     """Steps between two reads of the loss, log lines and TensorBoard points."""
+
+    @model_validator(mode="after")
+    def _clips_to_mix(self) -> TrainSettings:
+        if (self.mixup or self.cutmix) and self.batch_size < 2:
+            raise ValueError("mixup and cutmix mix clips of a batch: batch_size must be at least 2")
+        return self
 
 
 class Recipe(_Settings):

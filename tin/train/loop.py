@@ -26,6 +26,7 @@ from tin.recipes import Recipe
 from tin.train.amp import autocast
 from tin.train.log import RunLog
 from tin.train.meter import Meter, memory_mb
+from tin.train.mix import mix_clips
 from tin.train.optim import build_optimizer, freeze_partial_bn
 from tin.train.progress import NullReporter, Reporter, StepReport
 from tin.train.schedule import lr_factor
@@ -208,9 +209,10 @@ class Trainer:
             group["lr"] = self.lr * group["lr_mult"] * factor
         # Dropout is a function of (seed, step, rank), so a resumed run draws what the uninterrupted one would have.
         torch.manual_seed((self.seed * 1_000_003 + self.progress.global_step) * 4096 + self.world.rank)
+        frames, targets, labels = self._mixed(batch)
         with self._autocast():
-            logits = self._parallel(batch.frames)
-            loss = F.cross_entropy(logits.float(), batch.labels)
+            logits = self._parallel(frames)
+            loss = F.cross_entropy(logits.float(), targets)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         norm = None
@@ -219,7 +221,19 @@ class Trainer:
             norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.optim.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        meter.add(loss.detach(), logits.detach(), batch.labels, norm)
+        meter.add(loss.detach(), logits.detach(), labels, norm)
+
+    def _mixed(self, batch: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Frames, targets of the loss, and labels to count accuracy against."""
+        settings = self.recipe.train
+        if not (settings.mixup or settings.cutmix):
+            return batch.frames, batch.labels, batch.labels
+        mixed = mix_clips(
+            batch.frames, batch.labels, self.recipe.model.num_classes,
+            mixup=settings.mixup, cutmix=settings.cutmix, probability=settings.mix_probability,
+            seed=self.seed, step=self.progress.global_step, rank=self.world.rank,
+        )  # fmt: skip
+        return mixed.frames, mixed.targets, mixed.labels
 
     def _report(self, meter: Meter, log: RunLog | None) -> None:
         """Read the averages (the one place that waits for the device), check them, tell everybody."""
