@@ -142,7 +142,7 @@ def _open_without_decoding(path: Path) -> InputContainer | None:
             str(path),
             metadata_errors="ignore",
             options={"analyzeduration": "1"},
-            stream_options=[{"skip_frame": "all"}] * _MANY_STREAMS,
+            stream_options=[{"skip_frame": "all"}] * _MANY_STREAMS,  # type: ignore[list-item]  # PyAV's stub says str
         )
     except (av.FFmpegError, ValueError):
         return None  # such as MPEG, whose streams show on reading; trouble comes up again on opening it in full

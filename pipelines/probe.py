@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
+from statistics import median_low
 
 import av
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
 
 from pipelines.annotations import IMAGE_SUFFIXES
 from pipelines.errors import DecodeError
-from pipelines.media import open_video, quarter_turns, reason_of, scan_packets
+from pipelines.media import frame_ranks, is_countable, is_shown, open_video, quarter_turns, reason_of
 
 TEMPLATES = (
     "{:05}.jpg",
@@ -30,6 +37,10 @@ class VideoInfo:
     num_frames: int = 0
     fps: float = 0.0
     """Average frames a second; 0 where unknown, as for frame folders."""
+    duration: float = 0.0
+    """Seconds from the first frame's appearing to the last one's end; 0 where unknown."""
+    variable_rate: bool = False
+    """Whether some frames stay over a tenth longer than others, so that times do not follow from indices and `fps`."""
     width: int = 0
     """Pixels as displayed: a quarter turn has swapped the coded width and height."""
     height: int = 0
@@ -74,59 +85,141 @@ def probe(path: str, template: str | None, claimed: int | None, verify: bool) ->
     return replace(found, bytes=size, mtime=mtime)
 
 
-def file_state(path: Path) -> tuple[int, int]:
+def probe_each(jobs: Sequence[tuple[str, str | None, int | None, bool]]) -> list[VideoInfo]:
+    """`probe` of several files, given its arguments for each."""
+    return [probe(*job) for job in jobs]
+
+
+def file_state(path: str | Path) -> tuple[int, int]:
     """(bytes, mtime in ns) that tell whether a path has changed; (0, 0) where there is nothing."""
     try:
-        status = path.stat()
+        status = os.stat(path)
     except (OSError, ValueError):  # ValueError: a name that no file can have
         return 0, 0
     return status.st_size, status.st_mtime_ns
 
 
 def _probe_video(path: Path, verify: bool) -> VideoInfo:
-    with open_video(path) as (container, stream):
-        scan = scan_packets(container, stream)
+    with open_video(path, glance=True) as (container, stream):
+        scan = _scan(container, stream)
         rate = stream.average_rate or stream.guessed_rate
-        alone = len(container.streams.video) == 1
-    if not scan.num_frames:
-        raise DecodeError(path, "has a video stream without frames")
-    count_all = verify or not scan.countable
-    decoded, failure, first = 0, "", None
-    with open_video(path) as (container, stream):
-        try:
-            for frame in container.decode(stream):
-                first = first or frame
-                decoded += 1
-                if not count_all:
-                    break
-        except (av.FFmpegError, ValueError) as error:
-            failure = reason_of(error)
+        time_base = stream.time_base or Fraction(0)
         codec = stream.codec_context.codec.canonical_name
-    if first is None:
-        raise DecodeError(path, f"no frame of it decodes ({failure or codec})")
-    if verify and failure:
-        raise DecodeError(path, f"decoding fails after {decoded} of {scan.num_frames} frames ({failure})")
+        alone = len(container.streams.video) == 1
+    count = len(scan.times)
+    if not count:
+        raise DecodeError(path, "has a video stream without frames")
+    first = scan.first
+    if verify or not scan.countable or first is None:
+        count_all = verify or not scan.countable
+        first, decoded, failure = _decode(path, count_all)
+        if first is None:
+            raise DecodeError(path, f"no frame of it decodes ({failure or codec})")
+        if verify and failure:
+            raise DecodeError(path, f"decoding fails after {decoded} of {count} frames ({failure})")
+        count = decoded if count_all else count
     turns = quarter_turns(first.rotation)
     width, height = (first.height, first.width) if turns % 2 else (first.width, first.height)
-    ranks = scan.ranks()
-    exact = alone and ranks is not None and all(scan.shown)
-    ranks = ranks or {}
-    keys = [
-        ranks.get(p.pts, position) if p.pts is not None else position
-        for position, (p, shown) in enumerate(zip(scan.packets, scan.shown, strict=True))
-        if p.is_keyframe and shown
-    ]
+    ranks = frame_ranks(scan.times) if scan.countable else None
+    fps, duration, variable = float(rate or 0), 0.0, False
+    if ranks is not None and len(ranks) > 1:
+        duration, variable = _timing(list(ranks), scan.last_duration, time_base)
+        rounding = 2 * float(time_base)
+        if duration and (variable or not fps or abs(count / fps - duration) > rounding):
+            fps = count / duration  # the header's rate is believed only where the packets' times say the same
+    elif fps:
+        duration = count / fps
     return VideoInfo(
-        num_frames=decoded if count_all else scan.num_frames,
-        fps=float(rate) if rate else 0.0,
+        num_frames=count,
+        fps=fps,
+        duration=duration,
+        variable_rate=variable,
         width=width,
         height=height,
         rotation=turns * 90,
         codec=codec,
         pixel_format=first.format.name,
-        keyframes=tuple(sorted(keys)),
-        exact=exact,
+        keyframes=tuple(sorted(ranks[time] if ranks and time is not None else place for place, time in scan.keys)),
+        exact=alone and ranks is not None and scan.all_shown,
     )
+
+
+@dataclass
+class _Scan:
+    """What one pass over the packets of a video tells; the packets themselves are not kept."""
+
+    times: list[int | None] = field(default_factory=list)
+    """Presentation times of the shown packets, in decode order."""
+    keys: list[tuple[int, int | None]] = field(default_factory=list)
+    """(position among all packets, time) of the shown keyframes."""
+    first: VideoFrame | None = None
+    """The frame of the first packet; None where that packet alone gives none."""
+    last_duration: int = 0
+    """How long the frame that is shown last stays, ticks; 0 where unknown."""
+    countable: bool = True
+    all_shown: bool = True
+
+
+def _scan(container: InputContainer, stream: VideoStream) -> _Scan:
+    """Read all packets of the stream, up to the first place where the file cannot be read on; decode the first."""
+    scan = _Scan()
+    context = stream.codec_context
+    codec = context.codec.canonical_name
+    position, latest = 0, -(1 << 63)
+    try:
+        for packet in container.demux(stream):
+            if not packet.size:
+                continue
+            if position == 0:
+                scan.first = _only_frame(stream, packet)
+            surely = is_countable(codec, packet)
+            scan.countable = scan.countable and surely
+            if is_shown(codec, packet):
+                time = packet.pts
+                scan.times.append(time)
+                if packet.is_keyframe and surely:
+                    scan.keys.append((position, time))
+                if time is not None and time > latest:
+                    latest, scan.last_duration = time, packet.duration or 0
+            else:
+                scan.all_shown = False
+            position += 1
+    except av.FFmpegError:
+        pass  # a damaged tail: what came before it is what there is
+    return scan
+
+
+def _only_frame(stream: VideoStream, packet: av.Packet) -> VideoFrame | None:
+    try:
+        frames = stream.codec_context.decode(packet) or stream.codec_context.decode(None)
+    except (av.FFmpegError, ValueError):
+        return None
+    return frames[0] if frames else None
+
+
+def _decode(path: Path, everything: bool) -> tuple[VideoFrame | None, int, str]:
+    """The first frame, frames decoded (no more than one unless `everything`), and what ended that early."""
+    first, decoded = None, 0
+    with open_video(path) as (container, stream):
+        try:
+            for frame in container.decode(stream):
+                first = first or frame
+                decoded += 1
+                if not everything:
+                    break
+        except (av.FFmpegError, ValueError) as error:
+            return first, decoded, reason_of(error)
+    return first, decoded, ""
+
+
+def _timing(times: Sequence[int], last: int, time_base: Fraction) -> tuple[float, bool]:
+    """(duration in seconds, whether the rate varies) of two or more rising times in ticks; the last frame stays `last`."""
+    gaps = [late - early for early, late in pairwise(times)]
+    typical = median_low(gaps)
+    # Where a frame takes five ticks or more, times that were rounded to ticks differ by one and still mean a constant rate.
+    allowed = max(1.0, typical / 10) if typical >= 5 else 0.0
+    duration = float((times[-1] - times[0] + (last or typical)) * time_base)
+    return duration, max(gaps) - min(gaps) > allowed
 
 
 def _probe_folder(path: Path, template: str | None, claimed: int | None) -> VideoInfo:

@@ -6,19 +6,22 @@ import hashlib
 import json
 import os
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from pipelines.annotations import VideoList
 from pipelines.errors import DataError
 from pipelines.probe import VideoInfo
 
 # Raised when a row's meaning changes: files of another version are probed again.
-VERSION = 2
+VERSION = 3
 _APPLICATION = 0x54494E31  # marks the file as ours, so that no other SQLite file is ever overwritten
 _COLUMNS = [field.name for field in fields(VideoInfo)]
+_TUPLES = [place for place, field in enumerate(fields(VideoInfo)) if str(field.type).startswith("tuple")]
+_TRUTHS = [place for place, field in enumerate(fields(VideoInfo)) if field.type == "bool"]
 _WAIT_SECONDS = 60.0  # for another builder's short transaction
 
 Row = tuple[VideoInfo, bool]
@@ -105,11 +108,14 @@ def _is_current(connection: sqlite3.Connection, path: Path) -> bool:
 
 
 def _values(info: VideoInfo) -> list[object]:
-    return [json.dumps(info.keyframes) if name == "keyframes" else getattr(info, name) for name in _COLUMNS]
+    values = [getattr(info, name) for name in _COLUMNS]
+    return [json.dumps(value) if isinstance(value, tuple) else value for value in values]
 
 
-def _info(values: tuple[object, ...]) -> VideoInfo:
-    named = dict(zip(_COLUMNS, values, strict=True))
-    named["keyframes"] = tuple(json.loads(str(named["keyframes"])))
-    named["exact"] = bool(named["exact"])
-    return VideoInfo(**named)  # type: ignore[arg-type]
+def _info(stored: Sequence[Any]) -> VideoInfo:
+    values = list(stored)
+    for position in _TUPLES:
+        values[position] = tuple(json.loads(values[position]))
+    for position in _TRUTHS:
+        values[position] = bool(values[position])
+    return VideoInfo(*values)

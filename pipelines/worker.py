@@ -13,6 +13,7 @@ import pickle
 import socket
 import struct
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import av
@@ -20,11 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.decode import decode_frames
-from pipelines.errors import DataError
-from pipelines.probe import probe
+from pipelines.errors import DataError, DecodeError
+from pipelines.probe import probe_each
 
 _HEADER = struct.Struct("<Q")
 READY = ("ready", None, None)
+# Tasks by kind, beside `decode`, whose frames are shared: plain functions of plain values.
+TASKS: dict[str, Callable[..., Any]] = {"probe": probe_each}
 
 
 def send(sock: socket.socket, message: Any, fds: tuple[int, ...] = ()) -> None:
@@ -73,6 +76,12 @@ def open_shared(fd: int, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     return np.frombuffer(memory, np.uint8).reshape(shape)
 
 
+def subject(arguments: tuple[Any, ...]) -> str:
+    """The file that a task is about; the first, where there are several."""
+    first = arguments[0]
+    return first if isinstance(first, str) else str(first[0][0])
+
+
 def serve(sock: socket.socket) -> None:
     """Answer tasks (key, kind, arguments) with (key, value, error) until the other side closes."""
     send(sock, READY)
@@ -85,12 +94,14 @@ def serve(sock: socket.socket) -> None:
             if kind == "decode":
                 decode_frames(*arguments, allocate=shared)
                 value = shared.shape
+            elif kind == "transcode":
+                value = transcode_file(*arguments)
             else:
-                value = probe(*arguments)
+                value = TASKS[kind](*arguments)
         except DataError as problem:
             error = problem
         except Exception as problem:  # an unforeseen failure on one file must not end the process
-            error = DataError(f"{arguments[0]}: {type(problem).__name__}: {problem}")
+            error = DecodeError(subject(arguments), f"{type(problem).__name__}: {problem}")
         try:
             send(sock, (key, value, error), (shared.fd,) if error is None and shared.fd is not None else ())
         finally:

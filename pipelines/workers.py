@@ -18,8 +18,7 @@ from typing import Any
 
 from pipelines import worker
 from pipelines.decode import decode_frames
-from pipelines.errors import DataError, WorkerError
-from pipelines.probe import probe
+from pipelines.errors import DataError, DecodeError, WorkerError
 
 Result = tuple[Any, Any, DataError | None]  # key, value, error
 
@@ -28,8 +27,16 @@ _AHEAD = 2  # tasks a process holds, so that it need not wait for the next
 _MAX_STARTS_LOST = 3
 
 
+class CrashError(DecodeError):
+    """Decoding a file killed two processes; the reason names the signal or exit status."""
+
+
+class HangError(DecodeError):
+    """A file was not done within the time for one task, and its process was ended."""
+
+
 class WorkerPool:
-    """Runs `decode` and `probe` tasks in processes of their own; with no processes, in the caller's.
+    """Runs `decode` tasks and those of worker.TASKS in processes of their own; with no processes, in the caller's.
 
     The processes are started afresh (nothing is forked, so no thread or decoder state is copied) and import neither
     torch nor DALI. A process that dies takes its task to one more try in another; when that dies too, the task's
@@ -51,7 +58,7 @@ class WorkerPool:
             self._processes.append(_Process())
 
     def submit(self, key: Hashable, kind: str, *arguments: Any) -> None:
-        """Queue a task: `decode` with decode_frames' (path, indices) or `probe` with probe's arguments."""
+        """Queue a task: `decode` with decode_frames' (path, indices), or a kind of worker.TASKS with its arguments."""
         self._waiting.append((key, kind, arguments))
         self._dispatch()
 
@@ -120,7 +127,8 @@ class WorkerPool:
             if key in self._retried:
                 self._retried.discard(key)
                 tasks.pop(0)
-                error = DataError(f"{arguments[0]}: the decoding process died of it twice ({_manner(code)})")
+                reason = f"the decoding process died of it twice ({_manner(code)})"
+                error = CrashError(worker.subject(arguments), reason)
                 results.append((key, None, error))
             else:
                 self._retried.add(key)
@@ -133,7 +141,7 @@ class WorkerPool:
         process.end()
         self._waiting.extendleft(reversed(process.tasks))
         self._processes[self._processes.index(process)] = _Process()
-        return key, None, DataError(f"{arguments[0]}: not decoded within {self._task_seconds:.0f} seconds")
+        return key, None, HangError(worker.subject(arguments), f"not decoded within {self._task_seconds:.0f} seconds")
 
 
 class _Process:
@@ -176,7 +184,7 @@ class _Process:
 
 def _run_here(key: Hashable, kind: str, arguments: tuple[Any, ...]) -> Result:
     try:
-        return key, decode_frames(*arguments) if kind == "decode" else probe(*arguments), None
+        return key, decode_frames(*arguments) if kind == "decode" else worker.TASKS[kind](*arguments), None
     except DataError as error:
         return key, None, error
 
