@@ -1,29 +1,21 @@
-"""Lists of videos: `path label` and `path frames label` files, and folders with a folder per class."""
+"""Lists of videos: the annotation files that users have, and folders with a folder per class."""
 
 from __future__ import annotations
 
 import os
-import re
-from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from pipelines.errors import DataError, ListError
+from pipelines.lists.files import locate
+from pipelines.lists.formats import OFFICIAL, ListFormat, read_rows
+from pipelines.lists.labels import LABELS_FILE, class_names, labels_beside, read_label_map, read_labels_file, settle
+from pipelines.lists.rows import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Row, collector_paused
 
-# fmt: off
-VIDEO_SUFFIXES = frozenset((
-    ".3gp", ".asf", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts",
-    ".vob", ".webm", ".wmv",
-))
-# fmt: on
-IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png"))
-LABELS_FILE = "labels.txt"
+__all__ = ["IMAGE_SUFFIXES", "LABELS_FILE", "VIDEO_SUFFIXES", "ListFormat", "VideoEntry", "VideoList"]
 
-ListFormat = Literal["auto", "videos", "frames"]
-_EXPECTED = {0: "`path`", 1: "`path label`", 2: "`path frames label`"}
-_LABELLED = re.compile(r"(?P<path>.*\S)[\s,]+(?P<label>-?\d+)")
-_COUNTED = re.compile(r"(?P<path>.*[^\s,])[\s,]+(?P<frames>-?\d+)[\s,]+(?P<label>-?\d+)")
+_MISSING_SUFFIX = {"kinetics": ".mp4", "sthv2": ".webm"}  # what the file of a missing video would be called
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +23,11 @@ class VideoEntry:
     """One video file or frame folder of a list."""
 
     path: Path
-    """Where it is: the path of the list joined to the list's root."""
+    """Where it is, or would be: the path of the list joined to the list's root, or the file found there for a name."""
     label: int | None
     """Class index, None in a list without labels."""
     id: str
-    """The path as written in the list; unique in it."""
+    """The path as written in the list, or the data set's own name of the video; unique in the list."""
     num_frames: int | None = None
     """Frames as the list claims (frame folders); the index counts for itself."""
 
@@ -46,7 +38,7 @@ class VideoList:
 
     entries: list[VideoEntry]
     labels: list[str] | None
-    """Class names by label, None where no `labels.txt` lies beside the list."""
+    """Class names by label, None where nothing names them."""
     name: str
     """What to call the list in reports: the file's name without suffix, or the folder's."""
     root: Path
@@ -66,48 +58,54 @@ class VideoList:
         root: str | Path | None = None,
         format: ListFormat = "auto",
         template: str | None = None,
+        labels: str | Path | Sequence[str] | None = None,
     ) -> VideoList:
-        """Read a list file, one video a line, fields separated by spaces, tabs or commas; blank lines are skipped.
+        """Read an annotation file.
+
+        | format | what |
+        |---|---|
+        | `videos` | `path label` a line |
+        | `frames` | `path frames label` a line |
+        | `kinetics` | the official csv, `label,youtube_id,time_start,time_end,split` |
+        | `sthv1` | Something-Something V1's csv, `id;label` |
+        | `sthv2` | Something-Something V2's json |
+        | `auto` | whichever of these the file is; of a plain list the form that most lines have, which may also be `path` alone |
+
+        Fields of plain lists are separated by spaces, tabs or commas; paths may contain spaces, since the numbers are taken from
+        the end of the line, or stand in double quotes. Blank lines and a first line of column names are skipped.
+
+        Videos that official files and lists of names without suffix mean are looked for below `root`, in any arrangement of folders
+        (`pipelines.lists.files.locate`). Those that are nowhere are entries all the same, and unreadable in the index.
 
         Args:
-            path: the list file (UTF-8). Class names come from `labels.txt` beside it, one a line, when it exists.
-            root: folder that relative paths start from; None for the list's folder.
-            format: "videos" reads `path label`, "frames" reads `path frames label`; "auto" takes the form that most
-                lines have, which may also be `path` alone (no labels). Paths may contain spaces; numbers are taken
-                from the end of the line.
+            path: the file (UTF-8).
+            root: folder that relative paths start from; None for the file's own.
+            format: see above.
             template: image names of frame folders, such as `{:05}.jpg`; None to find out from each folder.
+            labels: class names by label, or a file of them in any form that `pipelines.lists.labels.read_label_map` takes. None
+                for the official label file beside an official list, else `labels.txt` beside it, else, of Kinetics, the classes of
+                the file itself in alphabetical order.
 
         Raises:
-            ListError: no such file, not UTF-8, empty, a line of another form, a label that is negative or that
-                `labels.txt` does not have, a path given twice; with file, line and text.
+            ListError: no such file, not UTF-8, empty, a line of another form, several labels a video, a label or class that the
+                names do not have, a video listed twice; with file, line, text and what was expected.
+            DataError: an unknown format or a wrong template; a Kinetics file of several splits; a root that cannot be listed.
         """
         path = Path(path)
-        if format not in ("auto", "videos", "frames"):
-            raise DataError(f"unknown list format {format!r}: use auto, videos or frames")
         if template is not None:
             _check_template(template)
-        lines = [(number, line.strip()) for number, line in enumerate(_lines(path), 1) if line.strip()]
-        if not lines:
-            raise ListError(path, None, "the list is empty; expected one `path label` or `path frames label` a line")
-        labels = _read_labels(path.with_name(LABELS_FILE))
         folder = Path(root) if root is not None else path.parent
-        numbers = _form(lines, folder) if format == "auto" else {"videos": 1, "frames": 2}[format]
-        entries: list[VideoEntry] = []
-        seen: dict[str, int] = {}
-        for number, text in lines:
-            entry = _entry(path, number, text, numbers, folder)
-            if entry.id in seen:
-                raise ListError(path, number, f"{entry.id!r} is already on line {seen[entry.id]}; remove one of them")
-            seen[entry.id] = number
-            if labels is not None and entry.label is not None and entry.label >= len(labels):
-                raise ListError(
-                    path,
-                    number,
-                    f"{text!r}: label {entry.label} is not in {path.with_name(LABELS_FILE)}, "
-                    f"which names {len(labels)} classes (0 to {len(labels) - 1})",
+        with collector_paused():
+            format, rows = read_rows(path, format, folder)
+            splits = sorted({row.split for row in rows if row.split})
+            if len(splits) > 1:
+                raise DataError(
+                    f"{path} holds several splits ({', '.join(splits)}): make a list of each with tin-cli data prepare k400"
                 )
-            entries.append(entry)
-        return cls(entries, labels, path.stem, folder, path, template)
+            names, source = label_names(path, format, rows, labels)
+            rows = settle(rows, names, path, source)
+            entries = _entries(rows, names, folder, format)
+        return cls(entries, names, path.stem, folder, path, template)
 
     @classmethod
     def from_folder(cls, root: str | Path, template: str | None = None) -> VideoList:
@@ -124,10 +122,9 @@ class VideoList:
         try:
             classes = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
             entries = [
-                VideoEntry(item, label, f"{name}/{item.name}")
+                VideoEntry(root / name / item, label, f"{name}/{item}")
                 for label, name in enumerate(classes)
-                for item in sorted((root / name).iterdir(), key=lambda p: p.name)
-                if not item.name.startswith(".") and _is_video(item)
+                for item in sorted(_videos_in(root / name))
             ]
         except OSError as error:
             raise DataError(f"cannot look into {error.filename}: {error.strerror}") from None
@@ -139,79 +136,53 @@ class VideoList:
         return cls(entries, classes, root.resolve().name, root, root, template)
 
 
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_bytes().decode("utf-8-sig").splitlines()
-    except FileNotFoundError:
-        raise ListError(path, None, "no such list file") from None
-    except IsADirectoryError:
-        raise ListError(path, None, "is a folder, not a list; VideoList.from_folder reads a folder per class") from None
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise ListError(
-            path, line, f"byte {error.object[error.start]:#04x} is not UTF-8 text; save the list as UTF-8"
-        ) from None
-    except OSError as error:
-        raise ListError(path, None, f"cannot be read: {error.strerror or error}") from None
+def label_names(
+    path: Path, format: ListFormat, rows: Sequence[Row], labels: str | Path | Sequence[str] | None
+) -> tuple[list[str] | None, str]:
+    """Class names by label for the rows of a file, and what they come from, as `VideoList.read` says."""
+    if isinstance(labels, (str, Path)):
+        return read_label_map(Path(labels)), str(labels)
+    if labels is not None:
+        return list(labels), "the given labels"
+    if format in OFFICIAL and format != "kinetics" and (official := labels_beside(path, format)) is not None:
+        return read_label_map(official), str(official)
+    beside = path.with_name(LABELS_FILE)
+    names = read_labels_file(beside)
+    if names is None and any(isinstance(row.label, str) for row in rows):
+        if format != "kinetics":
+            suffix = "json" if format == "sthv2" else "csv"
+            raise ListError(
+                path,
+                None,
+                "names classes, but no file beside it says which label each has: put the official labels file "
+                f"(…-labels.{suffix}) there or name it; V1 and V2 order their classes differently",
+            )
+        return class_names(rows), f"{path} itself"
+    return names, str(beside)
 
 
-def _read_labels(path: Path) -> list[str] | None:
-    if not path.exists():
-        return None
-    names = [line.strip() for line in _lines(path)]
-    while names and not names[-1]:
-        names.pop()
-    if not names:
-        raise ListError(path, None, "no class names in it; expected one a line")
-    first: dict[str, int] = {}
-    for number, name in enumerate(names, 1):
-        if not name:
-            raise ListError(path, number, "an empty class name; the line number minus one is the label")
-        if name in first:
-            raise ListError(path, number, f"class {name!r} is already on line {first[name]}")
-        first[name] = number
-    return names
+def _entries(rows: Sequence[Row], names: Sequence[str] | None, folder: Path, format: ListFormat) -> list[VideoEntry]:
+    if not rows[0].names:
+        return [VideoEntry(folder / row.id, row.label, row.id, row.frames) for row in rows]  # type: ignore[arg-type]
+    places = locate(rows, folder, classes=names, folders_first=format == "sthv1", ignore_times=format not in OFFICIAL)
+    suffix = _MISSING_SUFFIX.get(format, "")
+    return [
+        VideoEntry(Path(place) if place else folder / f"{row.id}{suffix}", row.label, row.id, row.frames)  # type: ignore[arg-type]
+        for row, place in zip(rows, places, strict=True)
+    ]
 
 
-def _form(lines: list[tuple[int, str]], root: Path) -> int:
-    """How many numbers end a line, 0 to 2, in most lines."""
-    counts = Counter(2 if _COUNTED.fullmatch(t) else 1 if _LABELLED.fullmatch(t) else 0 for _, t in lines)
-    most = max(counts, key=lambda form: (counts[form], form))
-    if most == 2:
-        # `my clip 7 3` may be a path that ends in a number: believe the disk.
-        text = next(text for _, text in lines if _COUNTED.fullmatch(text))
-        counted, labelled = _COUNTED.fullmatch(text), _LABELLED.fullmatch(text)
-        assert counted
-        assert labelled
-        if os.path.exists(root / labelled["path"].rstrip(", \t")) and not os.path.exists(root / counted["path"]):
-            return 1
-    return most
+def _videos_in(folder: Path) -> list[str]:
+    """Names of the videos and frame folders in a class folder."""
+    with os.scandir(folder) as listing:
+        return [item.name for item in listing if not item.name.startswith(".") and _is_video(item)]
 
 
-def _entry(path: Path, number: int, text: str, numbers: int, root: Path) -> VideoEntry:
-    """One line with `numbers` numbers after the path."""
-    if numbers == 0:
-        return VideoEntry(root / text, None, text)
-    match = (_LABELLED if numbers == 1 else _COUNTED).fullmatch(text)
-    if match is None:
-        raise ListError(path, number, f"{text!r}: expected {_EXPECTED[numbers]}, as in most lines of the list")
-    name, label = match["path"].rstrip(", \t"), int(match["label"])
-    if not name:
-        raise ListError(path, number, f"{text!r}: no path; expected {_EXPECTED[numbers]}")
-    if label < 0:
-        raise ListError(path, number, f"{text!r}: label {label} is negative; labels count from 0")
-    frames = None
-    if numbers == 2:
-        frames = int(match["frames"])
-        if frames < 1:
-            raise ListError(path, number, f"{text!r}: {frames} frames; expected {_EXPECTED[2]} with at least one frame")
-    return VideoEntry(root / name, label, name, frames)
-
-
-def _is_video(item: Path) -> bool:
+def _is_video(item: os.DirEntry[str]) -> bool:
     if item.is_dir():
-        return any(p.suffix.lower() in IMAGE_SUFFIXES for p in item.iterdir())
-    return item.suffix.lower() in VIDEO_SUFFIXES
+        with os.scandir(item.path) as images:
+            return any(os.path.splitext(image.name)[1].lower() in IMAGE_SUFFIXES for image in images)
+    return os.path.splitext(item.name)[1].lower() in VIDEO_SUFFIXES
 
 
 def _check_template(template: str) -> None:
