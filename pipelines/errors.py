@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pipelines.failures import Failure
 
 
 class DataError(Exception):
@@ -37,3 +41,11 @@ class DecodeError(DataError):
 
 class WorkerError(DataError):
     """The decoding processes cannot be started or die again and again."""
+
+
+class BadVideosError(DataError):
+    """More of a list cannot be read than is allowed. `failures` has all of them, the message the first."""
+
+    def __init__(self, message: str, failures: tuple[Failure, ...]) -> None:
+        super().__init__(message)
+        self.failures = failures

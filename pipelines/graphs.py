@@ -5,7 +5,9 @@ The same operators run on either device; only where frames come from differs (`S
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,19 @@ _DALI_TYPES = {
     torch.float16: types.FLOAT16,
     torch.bfloat16: types.FLOAT,  # DALI has no bfloat16: cast on the device afterwards
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A batch as it leaves the graph; on a GPU the last work on it may still be under way."""
+
+    frames: torch.Tensor
+    """(N·V·T, 3, input_size, input_size) in channels_last memory, views in the plan's order. With one crop it is DALI's own
+    memory, which stays as it is for as long as the tensor lives; more crops are joined by a copy."""
+    done: torch.cuda.Event | None = None
+    """On a GPU: a stream that uses `frames` waits for it first."""
+    parts: tuple[torch.Tensor, ...] = ()
+    """What `frames` was made from: kept until `done`, because DALI's memory knows nothing of torch's streams."""
 
 
 class ClipGraph:
@@ -63,28 +78,37 @@ class ClipGraph:
         num_threads: int = 2,
     ) -> None:
         self._spec, self._source, self._num_crops, self._num_frames = spec, source, num_crops, num_frames
-        self._device, self._dtype, self._rotated, self._num_threads = device, dtype, rotated, num_threads
+        self._device, self._dtype, self._num_threads = device, dtype, num_threads
+        self._rotated = rotated and source == "video"
         self._color = color
         self._samples = batch_size * (num_frames if source == "images" else 1)
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._submitted: deque[tuple[int, Sequence[Any]]] = deque()  # with the arrays that DALI reads from
         self._pipeline = self._build()
 
     def __call__(self, plans: Sequence[ClipPlan], infos: Sequence[VideoInfo], inputs: Sequence[Any]) -> torch.Tensor:
-        """Frames of a batch.
+        """Frames of a batch: `submit` and `result` at once. On a GPU they are complete, whatever stream uses them.
+
+        Returns:
+            as `Ready.frames`; the caller keeps the tensor until the work that reads it is done.
+
+        Raises:
+            RuntimeError: DALI cannot read or decode one of the inputs.
+        """
+        self.submit(plans, infos, inputs)
+        ready = self.result()
+        if ready.done is not None:
+            ready.done.synchronize()
+        return ready.frames
+
+    def submit(self, plans: Sequence[ClipPlan], infos: Sequence[VideoInfo], inputs: Sequence[Any]) -> None:
+        """Let DALI begin with a batch; several may be under way, and `result` gives them in this order.
 
         Args:
             plans: N plans.
             infos: what the index knows of each.
-            inputs: per plan, what the source takes: an array, a path, or a list of clips·T paths.
-
-        Returns:
-            (N·V·T, 3, input_size, input_size) in channels_last memory, views in the plan's order. With one crop it is
-            DALI's own memory, which stays as it is for as long as the tensor lives; more crops are joined by a copy. On a
-            GPU it is complete when the call returns, whatever stream uses it; the caller keeps the tensor until the
-            work that reads it is done.
-
-        Raises:
-            RuntimeError: DALI cannot read or decode one of the inputs.
+            inputs: per plan, what the source takes: an array, a path, or a list of clips·T paths. Arrays are not copied
+                here and must stay as they are until the batch's `result`.
         """
         rois = [relative_rois(plan, info, turned=self._turns(info)) for plan, info in zip(plans, infos, strict=True)]
         flips = [plan.flips.astype(np.int32) for plan in plans]
@@ -105,25 +129,46 @@ class ClipGraph:
             feed("colors", [plan.color for plan in plans for _ in range(each)])
         if self._rotated:
             feed("angles", [np.float32(90 * self._turns(info)) for info in infos])
-        if self._device.type == "cpu":
-            return self._join(self._pipeline.run(), len(plans))
-        # A stream of its own, so that the copies below do not queue behind the model.
-        with torch.cuda.device(self._device), torch.cuda.stream(self._stream):
-            frames = self._join(self._pipeline.run(), len(plans))
-        assert self._stream is not None
-        self._stream.synchronize()
-        return frames
+        self._pipeline.schedule_run()
+        self._submitted.append((len(plans), inputs))
 
-    def _join(self, outputs: Sequence[Any], count: int) -> torch.Tensor:
-        S = self._spec.input_size
-        crops = [torch.from_dlpack(output.as_tensor()).view(count, -1, S, S, 3) for output in outputs]
-        frames = crops[0] if len(crops) == 1 else torch.stack(crops, dim=1)
-        frames = frames.view(-1, S, S, 3).permute(0, 3, 1, 2)
-        return frames.to(self._dtype) if frames.dtype != self._dtype else frames
+    def result(self) -> Ready:
+        """The oldest batch that was submitted, without waiting for the GPU's work on it.
+
+        Raises:
+            RuntimeError: DALI cannot read or decode one of the inputs.
+        """
+        count, _ = self._submitted.popleft()
+        if self._stream is None:
+            return self._join(self._pipeline.outputs(), count)
+        # A stream of its own, so that the copies in _join do not queue behind the model.
+        with torch.cuda.device(self._device), torch.cuda.stream(self._stream):
+            return self._join(self._pipeline.outputs(cuda_stream=self._stream), count)
+
+    def drain(self) -> None:
+        """Drop the batches that were submitted and not fetched."""
+        try:
+            while self._submitted:
+                self.result()
+        except RuntimeError:
+            self.rebuild()
 
     def rebuild(self) -> None:
-        """Replace a pipeline that a failed call has made invalid."""
+        """Replace a pipeline that a failed call has made invalid; what was submitted and not fetched is forgotten."""
         self._pipeline = self._build()
+        self._submitted.clear()  # not sooner: the old pipeline may have been reading the arrays
+
+    def _join(self, outputs: Sequence[Any], count: int) -> Ready:
+        S = self._spec.input_size
+        crops = [torch.from_dlpack(output.as_tensor()).view(count, -1, S, S, 3) for output in outputs]
+        joined = crops[0] if len(crops) == 1 else torch.stack(crops, dim=1)
+        frames = joined.view(-1, S, S, 3).permute(0, 3, 1, 2)
+        frames = frames.to(self._dtype) if frames.dtype != self._dtype else frames
+        if self._stream is None:
+            return Ready(frames)
+        done = torch.cuda.Event()
+        done.record(self._stream)
+        return Ready(frames, done, (*crops, joined))
 
     def _turns(self, info: VideoInfo) -> int:
         return info.rotation // 90 if self._source == "video" else 0
@@ -135,7 +180,7 @@ class ClipGraph:
             num_threads=self._num_threads,
             device_id=self._device.index or 0 if gpu else None,
             exec_dynamic=True,  # its outputs own their memory, so a batch is never overwritten
-            prefetch_queue_depth=1,
+            prefetch_queue_depth=1,  # outputs that may wait; the operators before them go on with the next batch
         )
         with pipeline:
             rois = fn.external_source(name="rois", ndim=2, dtype=types.FLOAT)
@@ -150,7 +195,9 @@ class ClipGraph:
 
     def _frames(self, gpu: bool) -> Any:
         if self._source == "decoded":
-            frames = fn.external_source(name="frames", ndim=4, dtype=types.UINT8, layout="FHWC", no_copy=not gpu)
+            # Where the next operator runs on the GPU, DALI itself copies such an input into pinned memory, on its threads,
+            # and uploads that; with no_copy that is the only copy on the host.
+            frames = fn.external_source(name="frames", ndim=4, dtype=types.UINT8, layout="FHWC", no_copy=True)
             return frames.gpu() if gpu else frames
         encoded = fn.io.file.read(fn.external_source(name="paths", ndim=1, dtype=types.UINT8))
         device = "mixed" if gpu else "cpu"

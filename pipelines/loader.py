@@ -5,57 +5,30 @@ from __future__ import annotations
 import os
 import time
 import weakref
-from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipelines import order
+from pipelines import order, position
 from pipelines.annotations import VideoList
-from pipelines.clips import EpochClips, Failure, Failures, FileMaker, Made, Maker, WorkerMaker, logger
+from pipelines.batch import Batch, HandOver, LoaderStats
+from pipelines.clips import EpochClips
 from pipelines.errors import DataError, SettingsError
+from pipelines.failures import Failure, Failures
 from pipelines.graphs import ClipGraph
-from pipelines.index import VideoIndex, VideoInfo
+from pipelines.index import VideoIndex
+from pipelines.maker import BatchMaker
+from pipelines.nvdec import Router
 from pipelines.plan import ClipSpec
 from pipelines.runner import Resources
 
+__all__ = ["Batch", "Loader", "LoaderStats"]
+
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-
-# Codecs that NVDEC decodes on every data centre GPU since Ampere, with the smallest side it takes, pixels (NVIDIA's Video
-# Codec SDK documentation). AV1 is not among them: the A100 has none.
-_NVDEC_MIN_SIDE = {"h264": 48, "hevc": 144, "vp8": 48, "vp9": 128}
-_NVDEC_FORMATS = frozenset(("yuv420p", "yuvj420p"))
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """N videos of V views of T frames."""
-
-    frames: torch.Tensor
-    """(N·V·T, 3, input_size, input_size), normalised, channels_last, of the loader's dtype and device. It is the caller's:
-    nothing overwrites it."""
-    labels: torch.Tensor
-    """(N,) int64 on the same device; −1 where the list has none."""
-    ids: NDArray[np.int64]
-    """(N,) positions in the list; in training a substitute's own."""
-    num_views: int
-    """V; 1 but for test crops and clips."""
-
-
-@dataclass(frozen=True, slots=True)
-class LoaderStats:
-    """What a loader has done since it was made."""
-
-    clips: int
-    """Videos handed out."""
-    wait_seconds: float
-    """Time that the consumer waited for batches."""
-    bad: int
-    """Places of batches that held a substitute (training); videos that failed (testing)."""
 
 
 class Loader:
@@ -71,11 +44,15 @@ class Loader:
     determine, and counted; in testing it is left out. `failures` names all.
 
     On the CPU, videos are decoded by PyAV in processes of their own, which import neither torch nor DALI and may die
-    without harm; DALI resizes and normalises. On a GPU DALI decodes with NVDEC, unless the list holds videos that NVDEC
-    does not take: then PyAV decodes and DALI's GPU operators do the rest. Frame folders are read and decoded by DALI.
+    without harm; DALI resizes and normalises. On a GPU DALI decodes with NVDEC each video that it takes
+    (`pipelines.nvdec`); PyAV decodes the others, and DALI's GPU operators do the rest. Frame folders are read and decoded
+    by DALI. A list may hold all of these.
+
+    `state_dict` is where the consumer stands; a loader of the same list, seed and global batch goes on from there, at any
+    world size.
 
     Args:
-        video_list: the videos. All files or all frame folders.
+        video_list: the videos: files, frame folders, or both.
         index: built from that list.
         spec: sampling, crops and sizes.
         batch_size: videos a batch and rank.
@@ -87,14 +64,15 @@ class Loader:
         num_workers: decoding processes; None for the cores of this process divided by the ranks of this machine
             ($LOCAL_WORLD_SIZE), at most 16. 0 decodes in a thread of this process.
         prefetch: finished batches that may wait for the consumer.
-        max_bad: largest allowed part of the list that cannot be read; None for any.
+        max_bad: largest allowed part of the list that cannot be read; None for any. In training on several ranks, each of
+            which sees a part, see `check_failures`.
         repeats: in training, how often an epoch shows each video, every time drawn anew, and all in one global batch.
         class_balanced: in training, from 0 (every video once) to 1 (videos drawn so that classes are equally frequent);
             see `pipelines.order.class_weights`.
 
     Raises:
         SettingsError: an impossible argument.
-        DataError: an empty list, nothing readable, more than max_bad unreadable, or files mixed with frame folders.
+        DataError: an empty list, nothing readable; BadVideosError where more than max_bad of it cannot be read.
     """
 
     def __init__(
@@ -138,9 +116,17 @@ class Loader:
             self._weights = order.class_weights([entry.label for entry in video_list.entries], class_balanced)
         self._num_steps = order.num_steps(len(video_list), batch_size, world_size, training=training, repeats=repeats)
         self.device, self.dtype = _device(device), _dtype(dtype)
-        self.epoch, self._start_step = 0, 0
-        self._failures = Failures(len(video_list), max_bad)
-        self._clips = self._substituted = 0
+        self.epoch, self._step = 0, 0  # where the consumer stands: batches of the epoch that it has received
+        self._fresh, self._loaded = (
+            False,
+            False,
+        )  # whether the next iteration starts there, and because of a loaded state
+        self._order_id = {
+            "list": position.list_digest(video_list), "seed": seed, "training": training,
+            "global_batch": batch_size * world_size, "repeats": repeats, "class_balanced": float(class_balanced),
+        }  # fmt: skip
+        self._failures = Failures(len(video_list), max_bad, at_once=not training or world_size == 1)
+        self._clips = self._substituted = self._frames = 0
         self._wait = 0.0
         self._failures.add_known(self._unreadable())
         self._resources = Resources(self._maker(num_workers))
@@ -150,12 +136,36 @@ class Loader:
         """Steps an epoch, equal on every rank."""
         return self._num_steps
 
-    def set_epoch(self, epoch: int, start_step: int = 0) -> None:
-        """Choose the epoch of the next iteration and the step it starts at (to resume within an epoch)."""
+    def set_epoch(self, epoch: int, start_step: int | None = None) -> None:
+        """Choose the epoch of the next iteration and the step it starts at (to resume within an epoch).
+
+        start_step None is 0, but in the epoch of a state just loaded the step that the state stands at.
+        """
         _at_least("epoch", epoch, 0)
+        loaded = self._loaded and start_step is None and epoch == self.epoch
+        if start_step is None:
+            start_step = self._step if loaded else 0
         if not 0 <= start_step <= len(self):
             raise SettingsError(f"start_step {start_step} must be from 0 to {len(self)}, the steps of an epoch")
-        self.epoch, self._start_step = epoch, start_step
+        self.epoch, self._step, self._fresh, self._loaded = epoch, start_step, True, loaded
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the consumer stands, as plain numbers and strings: which order, the epoch, and how many samples of it, over
+        all ranks, have been received. What was made ahead does not count. In a loop over the batches, the one in hand does.
+        """
+        return position.pack(self._order_id, self.epoch, self._step)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where a loader was whose `state_dict` this is: at the very next sample of the order.
+
+        The world size and batch_size may be others when their product is the same. After it, `loader.epoch` is the state's,
+        and the next iteration, or the one after `set_epoch(loader.epoch)`, has the rest of it.
+
+        Raises:
+            DataError: it is no such state, or of another list, seed, mode, global batch or way of sampling.
+        """
+        self.set_epoch(*position.unpack(state, self._order_id))
+        self._loaded = True
 
     def __iter__(self) -> Iterator[Batch]:
         """The batches of the epoch, from set_epoch's start_step, which holds for one iteration.
@@ -164,54 +174,56 @@ class Loader:
         """
         if not self._finalizer.alive:
             raise DataError("this loader is closed")
-        first, self._start_step = self._start_step, 0
-        clips = EpochClips(self.video_list, self.index, self.spec, self.training, self.seed, self.epoch, self._failures)
-        everything = order.epoch_order(
-            len(self.video_list),
-            self.batch_size,
-            self.world_size,
-            training=self.training,
-            seed=self.seed,
-            epoch=self.epoch,
-            repeats=self.repeats,
-            weights=self._weights,
-        )
-        steps = [
-            order.rank_batch(everything, step, self.batch_size, self.rank, self.world_size)
-            for step in range(first, len(self))
-        ]
-        runner = self._resources.start(clips, steps, self.prefetch)
-        held: deque[tuple[Any, torch.Tensor]] = deque()
+        if not self._fresh:
+            self._step = 0
+        self._fresh = self._loaded = False
+        runner = self._resources.start(self._epoch_clips(), self._steps(), self.prefetch)
+        hand_over = HandOver(self.device)
         try:
             while True:
                 started = time.perf_counter()
                 made = runner.next()
                 self._wait += time.perf_counter() - started
                 if made is None:
+                    self._step = len(self)  # a rank may end on steps without a batch for it
                     return
+                self._step = made.step + 1
                 self._clips += len(made.plans)
+                self._frames += sum(plan.indices.size for plan in made.plans)
                 self._substituted += made.substitutes
-                if self.device.type == "cpu":
-                    yield self._batch(made)
-                    continue
                 try:
-                    yield self._batch(made)
+                    yield hand_over.batch(made)
                 finally:
-                    _hold_until_used(held, made.frames)
+                    hand_over.given_back(made)
+                    del made
         finally:
             runner.stop()
-            if held:
-                torch.cuda.current_stream(self.device).synchronize()  # before the held memory goes
+            hand_over.close()
 
     @property
     def failures(self) -> list[Failure]:
         """The videos that could not be used so far, each once, in list order."""
         return self._failures.all()
 
+    def check_failures(self, others: Iterable[Failure] = ()) -> None:
+        """Raise BadVideosError when the bad videos of this rank and of `others` are more than max_bad allows.
+
+        In training on several ranks the loader itself does not: it goes on with substitutes, because one rank that stops alone
+        leaves the others waiting in their next collective. Where all ranks meet, gather `failures` and call this on each, as
+        `tin.train` does; then all stop. In testing, and with one rank, the loader stops at once as well.
+        """
+        self._failures.check(others)
+
     def stats(self) -> LoaderStats:
-        """Clips, waiting and bad places since the loader was made."""
-        bad = self._substituted if self.training else len(self._failures.all())
-        return LoaderStats(self._clips, self._wait, bad)
+        """What the loader has done since it was made; costs nothing."""
+        return LoaderStats(
+            clips=self._clips,
+            frames_used=self._frames,
+            frames_decoded=0,
+            wait_seconds=self._wait,
+            decode_seconds=0.0,
+            bad=self._substituted if self.training else len(self._failures.all()),
+        )
 
     def close(self) -> None:
         """End the threads and processes. Safe to call again; batches already handed out stay valid."""
@@ -235,66 +247,48 @@ class Loader:
             )
         return bad
 
-    def _maker(self, num_workers: int) -> Maker:
-        infos = [info for entry in self.video_list.entries if (info := self.index[entry]).error is None]
-        folders = sum(info.template is not None for info in infos)
-        if 0 < folders < len(infos):
-            raise DataError(
-                f"{self.video_list.source} mixes {folders} frame folders with {len(infos) - folders} video files; "
-                "put them in lists of their own"
-            )
-        gpu = self.device.type == "cuda"
-        source = "images" if folders else "decoded"
-        if gpu and not folders:
-            foreign = [info for info in infos if not _nvdec_takes(info)]
-            if foreign:
-                logger.warning(
-                    "%d of %d videos are not for NVDEC (the first is %s, %s, %d×%d): all are decoded on the CPU",
-                    len(foreign), len(infos), foreign[0].codec, foreign[0].pixel_format, foreign[0].width, foreign[0].height,
-                )  # fmt: skip
-            else:
-                source = "video"
-        graph = ClipGraph(
+    def _maker(self, num_workers: int) -> BatchMaker:
+        infos = [self.index[entry] for entry in self.video_list.entries]
+        router = Router.of(self.device)
+        if router.nvdec is not None:
+            router.nvdec.tell([entry.id for entry in self.video_list.entries], infos)
+
+        graph = partial(  # of no method of this object, which would then outlive its last reference
+            ClipGraph,
             self.spec,
-            source,
             num_crops=self.spec.num_crops(training=self.training),
             batch_size=self.batch_size,
             num_frames=self.spec.num_clips(training=self.training) * self.spec.num_segments,
             device=self.device,
             dtype=self.dtype,
-            rotated=source == "video" and any(info.rotation for info in infos),
+            rotated=any(info.rotation and router.source(id, info) == "video" for id, info in enumerate(infos)),
             color=self.training and self.spec.color_jitter is not None,
             num_threads=max(1, num_workers),
         )
-        return WorkerMaker(graph, num_workers, self.batch_size) if source == "decoded" else FileMaker(graph)
-
-    def _batch(self, made: Made) -> Batch:
-        labels = torch.tensor([-1 if plan.label is None else plan.label for plan in made.plans], dtype=torch.int64)
-        return Batch(
-            frames=made.frames,
-            labels=labels.to(self.device, non_blocking=True),
-            ids=np.array([plan.id for plan in made.plans], dtype=np.int64),
-            num_views=made.plans[0].num_views,
+        sources = {router.source(id, info) for id, info in enumerate(infos) if info.error is None}
+        return BatchMaker(
+            router, graph, sources, num_workers=num_workers, batch_size=self.batch_size, device=self.device
         )
 
+    def _epoch_clips(self) -> EpochClips:
+        return EpochClips(self.video_list, self.index, self.spec, self.training, self.seed, self.epoch, self._failures)
 
-def _hold_until_used(held: deque[tuple[Any, torch.Tensor]], frames: torch.Tensor) -> None:
-    """Keep DALI's memory until the work queued on it so far is done: torch's allocator does not know that memory."""
-    event = torch.cuda.Event()
-    event.record(torch.cuda.current_stream(frames.device))
-    held.append((event, frames))
-    while held and held[0][0].query():
-        held.popleft()
-
-
-def _nvdec_takes(info: VideoInfo) -> bool:
-    smallest = _NVDEC_MIN_SIDE.get(info.codec)
-    return (
-        smallest is not None
-        and min(info.width, info.height) >= smallest
-        and info.pixel_format in _NVDEC_FORMATS
-        and info.exact
-    )
+    def _steps(self) -> list[tuple[int, NDArray[np.int64]]]:
+        """The steps that are left of the epoch, each with the order's numbers that this rank has in it."""
+        everything = order.epoch_order(
+            len(self.video_list),
+            self.batch_size,
+            self.world_size,
+            training=self.training,
+            seed=self.seed,
+            epoch=self.epoch,
+            repeats=self.repeats,
+            weights=self._weights,
+        )
+        return [
+            (step, order.rank_batch(everything, step, self.batch_size, self.rank, self.world_size))
+            for step in range(self._step, len(self))
+        ]
 
 
 def _default_workers() -> int:

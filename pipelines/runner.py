@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import queue
 import threading
+from contextlib import closing
 
-from numpy.typing import NDArray
-
-from pipelines.clips import EpochClips, Made, Maker
+from pipelines.clips import EpochClips
+from pipelines.maker import BatchMaker, Made, Steps
 
 _POLL_SECONDS = 0.1
 
@@ -15,11 +15,11 @@ _POLL_SECONDS = 0.1
 class Resources:
     """What must be ended with the loader; holds no reference to it."""
 
-    def __init__(self, maker: Maker) -> None:
+    def __init__(self, maker: BatchMaker) -> None:
         self.maker = maker
         self.runner: Runner | None = None
 
-    def start(self, clips: EpochClips, steps: list[NDArray], prefetch: int) -> Runner:
+    def start(self, clips: EpochClips, steps: Steps, prefetch: int) -> Runner:
         if self.runner is not None:
             self.runner.stop()
         self.runner = Runner(self.maker, clips, steps, prefetch)
@@ -34,7 +34,7 @@ class Resources:
 class Runner:
     """Makes the batches of one epoch in a thread, at most `prefetch` ahead of the consumer."""
 
-    def __init__(self, maker: Maker, clips: EpochClips, steps: list[NDArray], prefetch: int) -> None:
+    def __init__(self, maker: BatchMaker, clips: EpochClips, steps: Steps, prefetch: int) -> None:
         self._queue: queue.Queue[Made | BaseException | None] = queue.Queue(prefetch)
         self._stop = threading.Event()
         self._over = False
@@ -60,11 +60,12 @@ class Runner:
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
-    def _work(self, maker: Maker, clips: EpochClips, steps: list[NDArray]) -> None:
+    def _work(self, maker: BatchMaker, clips: EpochClips, steps: Steps) -> None:
         try:
-            for made in maker.make(clips, steps, self._stop):
-                if not self._put(made):
-                    return
+            with closing(maker.make(clips, steps, self._stop)) as batches:
+                for made in batches:
+                    if not self._put(made):
+                        return
             self._put(None)
         except BaseException as error:
             self._put(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,113 @@ def test_two_ranks_share_the_batches_of_one(data: Data) -> None:
 def test_resuming_meets_the_same_batches(data: Data) -> None:
     assert_same(all_batches(data, epoch=5)[1:], all_batches(data, epoch=5, start=1))
     assert all_batches(data, epoch=5, start=3) == []
+
+
+def drive(source: Loader, epochs: int, stop_after: int | None = None) -> list[list[int]]:
+    """The training loop of the documentation, from wherever the loader stands; the ids of each batch."""
+    seen: list[list[int]] = []
+    for epoch in range(source.epoch, epochs):
+        source.set_epoch(epoch)
+        for batch in source:
+            seen.append(batch.ids.tolist())
+            if len(seen) == stop_after:
+                return seen
+    return seen
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3, 4, 6, 8])
+def test_a_saved_state_goes_on_at_the_very_next_sample(data: Data, stop: int) -> None:
+    with loader(data, prefetch=3) as source:
+        whole = drive(source, 3)
+    with loader(data, prefetch=3) as source:
+        before = drive(source, 3, stop_after=stop)
+        state = json.loads(json.dumps(source.state_dict()))  # it is plain
+    with loader(data, num_workers=0) as other:
+        other.load_state_dict(state)
+        assert other.state_dict() == state
+        assert before + drive(other, 3) == whole
+
+
+def test_a_state_counts_what_was_received_and_not_what_was_made_ahead(data: Data) -> None:
+    with loader(data, batch_size=2, prefetch=4) as source:
+        samples = [source.state_dict()["sample"]]
+        source.set_epoch(7)
+        for _ in source:
+            samples.append(source.state_dict()["sample"])
+        assert samples == [0, 2, 4, 6, 8, 10, 12]
+        assert (source.state_dict()["epoch"], source.state_dict()["sample"]) == (7, 12)
+        next(iter(source))  # the epoch anew
+        assert source.state_dict()["sample"] == 2
+        source.set_epoch(8)
+        assert (source.state_dict()["epoch"], source.state_dict()["sample"]) == (8, 0)
+    with loader(data, batch_size=8, training=False) as source:
+        assert [source.state_dict()["sample"] for _ in source] == [8, 16]  # global batches, the last one partial
+
+
+@pytest.mark.parametrize(("world_size", "batch_size"), [(2, 3), (3, 2), (6, 1)])
+def test_another_world_size_goes_on_at_the_same_global_sample(data: Data, world_size: int, batch_size: int) -> None:
+    expected = all_batches(data, batch_size=6, epoch=4)[1:]
+    with loader(data, batch_size=6) as source:
+        source.set_epoch(4)
+        next(iter(source))
+        state = source.state_dict()
+    shares = []
+    for rank in range(world_size):
+        options: dict[str, Any] = {"batch_size": batch_size, "world_size": world_size, "num_workers": 0}
+        with loader(data, rank=rank, **options) as source:
+            source.load_state_dict(state)
+            shares.append(list(source))
+            assert source.state_dict()["sample"] == 12
+    assert len(expected) == 1
+    for step, whole in enumerate(expected):
+        parts = [share[step] for share in shares]
+        assert whole.ids.tolist() == [id for part in parts for id in part.ids]
+        assert torch.equal(whole.frames, torch.cat([part.frames for part in parts]))
+
+
+def test_a_loaded_state_gives_way_to_a_chosen_step_and_to_another_epoch(data: Data) -> None:
+    with loader(data, num_workers=0) as source:
+        source.set_epoch(2)
+        next(iter(source))
+        state = source.state_dict()
+        for epoch, step, left in ((2, None, 2), (2, 0, 3), (3, None, 3), (2, 1, 2)):
+            source.load_state_dict(state)
+            source.set_epoch(epoch, step)
+            assert len(list(source)) == left
+        source.set_epoch(2)  # the state was used up
+        assert len(list(source)) == 3
+
+
+def test_states_of_another_order_are_refused_and_say_why(data: Data, flawed: Data) -> None:
+    with loader(data) as source:
+        state = source.state_dict()
+    for options, message in (
+        ({"seed": 1}, "of another seed: seed 0, here 1"),
+        ({"batch_size": 3}, r"another global batch \(batch_size × world_size\): global_batch 4, here 3"),
+        ({"training": False}, "the other mode"),
+        ({"repeats": 2}, "another number of repeats"),
+        ({"class_balanced": 0.5}, "another class balance"),
+    ):
+        with loader(data, num_workers=0, **options) as source, pytest.raises(DataError, match=message):
+            source.load_state_dict(state)
+    with loader(flawed, num_workers=0) as source:
+        with pytest.raises(DataError, match="of another list"):
+            source.load_state_dict(state)
+        with pytest.raises(DataError, match=r"no state of a loader: version, list"):
+            source.load_state_dict({"model": 1})
+
+
+def test_moving_the_data_keeps_its_state_and_another_label_does_not(tmp_path: Path) -> None:
+    for place in ("here", "there"):
+        (tmp_path / place).mkdir()
+        write_video(tmp_path / place / "a.mp4", frames=4)
+    states = []
+    for place, line in (("here", "a.mp4 1"), ("there", "a.mp4 1"), ("there", "a.mp4 2")):
+        (tmp_path / "l.txt").write_text(line)
+        video_list = VideoList.read(tmp_path / "l.txt", tmp_path / place)
+        with loader((video_list, VideoIndex.build(video_list, workers=0)), num_workers=0) as source:
+            states.append(source.state_dict())
+    assert states[0] == states[1] != states[2]
 
 
 def test_epochs_and_abandoned_iterations_do_not_mix(data: Data) -> None:
@@ -225,12 +333,26 @@ def test_frame_folders_and_a_broken_image_among_them(tmp_path: Path) -> None:
     assert_same([batch], all_batches(data, batch_size=8))
 
 
-def test_files_and_frame_folders_do_not_mix(tmp_path: Path) -> None:
-    write_frames(tmp_path / "a", 4)
-    write_video(tmp_path / "b.mp4")
-    video_list = listed(tmp_path, ["a", "b.mp4"])
-    with pytest.raises(DataError, match="mixes 1 frame folders with 1 video files"):
-        loader((video_list, VideoIndex.build(video_list, workers=0)))
+@pytest.mark.parametrize("spec", [SMALL, ClipSpec(num_segments=2, input_size=36, short_side=36, test_crop="three")])
+def test_files_and_frame_folders_mix_in_a_batch_and_each_clip_is_as_it_is_alone(tmp_path: Path, spec: ClipSpec) -> None:
+    names = []
+    for number in range(7):
+        if number % 3:
+            names.append(write_video(tmp_path / f"{number}.mp4", frames=8 + number).name)
+        else:
+            names.append(write_frames(tmp_path / str(number), 6 + number, template="img_{:05}.jpg").name)
+    video_list = listed(tmp_path, names)
+    data = video_list, VideoIndex.build(video_list, workers=0)
+    for training in (False, True):
+        options: dict[str, Any] = {"spec": spec, "training": training}
+        for batch in all_batches(data, batch_size=7, **options):
+            assert len(batch.ids) == 7
+            assert batch.frames.is_contiguous(memory_format=torch.channels_last)
+            assert batch.labels.tolist() == batch.ids.tolist()
+            clips = batch.frames.unflatten(0, (7, -1))
+            alone = {int(one.ids[0]): one.frames for one in all_batches(data, batch_size=1, **options)}
+            for id, clip in zip(batch.ids, clips, strict=True):
+                torch.testing.assert_close(clip, alone[int(id)], atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize(
