@@ -23,11 +23,12 @@ from numpy.typing import NDArray
 from pipelines.decode import decode_frames
 from pipelines.errors import DataError, DecodeError
 from pipelines.probe import probe_each
+from pipelines.transcode.encode import transcode_file
 
 _HEADER = struct.Struct("<Q")
 READY = ("ready", None, None)
 # Tasks by kind, beside `decode`, whose frames are shared: plain functions of plain values.
-TASKS: dict[str, Callable[..., Any]] = {"probe": probe_each}
+TASKS: dict[str, Callable[..., Any]] = {"probe": probe_each, "transcode": transcode_file}
 
 
 def send(sock: socket.socket, message: Any, fds: tuple[int, ...] = ()) -> None:
@@ -94,8 +95,6 @@ def serve(sock: socket.socket) -> None:
             if kind == "decode":
                 decode_frames(*arguments, allocate=shared)
                 value = shared.shape
-            elif kind == "transcode":
-                value = transcode_file(*arguments)
             else:
                 value = TASKS[kind](*arguments)
         except DataError as problem:
