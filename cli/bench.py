@@ -265,5 +265,7 @@ _EXTRA = {
     "peak_memory_mib": "peak MiB",
     "temporal_saved_mib": "saved MiB over TSN",
     "reference_saved_mib": "… with reference",
+    "cpu_seconds_per_clip": "CPU s a clip",
+    "frames_decoded_per_used": "decoded / used",
 }
 """Fields of a row that a table shows where they are, and the heads of their columns."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +18,7 @@ import torch
 from tin import bench
 from tin.bench.networks import TrainingStep
 from tin.bench.timing import Rounds, median_ratio
+from tin.bench.usage import processor_seconds
 from tin.bench.workload import Workload
 from tin.errors import TinError
 
@@ -117,13 +121,23 @@ class Batch:
     ids: np.ndarray
 
 
+@dataclass
+class Stats:
+    frames_used: int = 0
+    frames_decoded: int = 0
+
+
 class Frames:
-    """A loader of ready frames that remembers what was taken from it."""
+    """A loader of ready frames that remembers what was taken from it. Its decoder needs five frames for two."""
 
     def __init__(self, batches: int, size: int = 2) -> None:
         self.batches, self.size, self.epoch = batches, size, -1
         self.taken: list[tuple[int, int]] = []
         self.closed = 0
+        self.done = Stats()
+
+    def stats(self) -> Stats:
+        return self.done
 
     def __len__(self) -> int:
         return self.batches
@@ -135,6 +149,8 @@ class Frames:
         try:
             for i in range(self.batches):
                 self.taken.append((self.epoch, i))
+                self.done.frames_used += self.size * 4
+                self.done.frames_decoded += self.size * 10
                 ids = np.arange(i * self.size, (i + 1) * self.size)
                 yield Batch(torch.randn(self.size * 4, 3, 32, 32), torch.zeros(self.size, dtype=torch.int64), ids)
         finally:
@@ -152,6 +168,37 @@ class TestData:
         assert decoded == [(epoch, [4, 5, 6, 7, 8, 9]) for epoch in range(3)]
         assert [row["name"] for row in result["rows"]] == ["loader alone", "decoding alone"]
         assert all(row["samples"] == 2 for row in result["rows"])
+        assert [row.get("frames_decoded_per_used") for row in result["rows"]] == [2.5, None]
+
+    def test_processor_time_is_counted_for_a_clip(self) -> None:
+        def work(epoch: int, ids: Sequence[int]) -> None:
+            until = time.process_time() + 0.2
+            while time.process_time() < until:
+                pass
+
+        loading, decoding = check(bench.data(Frames(6), CPU, Rounds(0, 1), 4, work))["rows"]
+        assert decoding["cpu_seconds_per_clip"] == pytest.approx(0.2 / 8, abs=0.01)
+        assert loading["cpu_seconds_per_clip"] >= 0
+
+    def test_processor_time_of_living_and_ended_children_and_grandchildren_counts(self) -> None:
+        burn = "import time\nwhile time.process_time() < 0.3: pass\n"
+        grandchild = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {burn!r}])"
+        before = processor_seconds()
+        subprocess.run([sys.executable, "-c", grandchild], check=True)
+        ended = processor_seconds()
+        assert ended - before >= 0.29
+        waits = burn + "print(flush=True); input()"
+        with subprocess.Popen([sys.executable, "-c", waits], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+            assert child.stdout is not None
+            child.stdout.readline()
+            assert processor_seconds() - ended >= 0.29
+            child.communicate(b"\n")
+
+    def test_where_the_decoder_does_not_tell_its_frames_nothing_is_claimed(self) -> None:
+        loader = Frames(3)
+        loader.stats = lambda: Stats(frames_used=8)  # type: ignore[method-assign]
+        (line,) = bench.data(loader, CPU, Rounds(0, 1), 2, None)["rows"]
+        assert line["frames_decoded_per_used"] is None
 
     def test_an_epoch_shorter_than_a_round_is_enough(self) -> None:
         for batches in (1, 2, 3):

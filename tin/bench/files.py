@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 
 from tin.bench.networks import TrainingStep
 from tin.bench.timing import Rounds, median_ratio, row, synchronize
+from tin.bench.usage import processor_seconds
 from tin.bench.workload import Workload
 from tin.errors import TinError
 
 Decode = Callable[[int, Sequence[int]], None]
 """decode(epoch, ids) decodes the clips that the loader makes for these ids in this epoch, and throws them away."""
-
 
 LEAD = 2
 """Batches of an epoch before the clock starts: the loader is then as far ahead as it will stay."""
@@ -30,6 +32,9 @@ class EpochLoader(Protocol):
     def __iter__(self) -> Iterator[Any]: ...
 
     def set_epoch(self, epoch: int) -> None: ...
+
+    def stats(self) -> Any:
+        """With `frames_used`, and `frames_decoded` for them (0 where the decoder does not tell), since it was made."""
 
 
 def data(
@@ -48,28 +53,36 @@ def data(
         decode: the yardstick; None where the loader's decoder does not run by itself.
 
     Returns:
-        `settings` and `rows`, in clips a second.
+        `settings` and `rows`, in clips a second. Rows have `cpu_seconds_per_clip`, processor time of this process and all that it
+        started, and the loader's `frames_decoded_per_used`, None where its decoder does not tell.
 
     Raises:
         TinError: the loader gives no batch.
     """
-    rates: list[float] = []
-    decoding: list[float] = []
+    loading: list[_Reading] = []
+    decoding: list[_Reading] = []
     for epoch in range(rounds.warmup + rounds.runs):
-        seconds, ids = _read(loader, epoch, batches, device)
-        rates.append(len(ids) / seconds)
+        reading = _read(loader, epoch, batches, device)
+        loading.append(reading)
         if decode is not None:
-            start = time.perf_counter()
-            decode(epoch, ids)
-            decoding.append(len(ids) / (time.perf_counter() - start))
-    rates, decoding = rates[rounds.warmup :], decoding[rounds.warmup :]
+            start, used = time.perf_counter(), processor_seconds()
+            decode(epoch, reading.ids)
+            decoding.append(_Reading(reading.ids, time.perf_counter() - start, processor_seconds() - used))
+    loading, decoding = loading[rounds.warmup :], decoding[rounds.warmup :]
+    rates = [reading.rate for reading in loading]
+    cost = {
+        "cpu_seconds_per_clip": _median_cpu(loading),
+        "frames_decoded_per_used": _decoded_per_used(loader),
+    }
     if decoding:
+        limits = [reading.rate for reading in decoding]
+        cpu = _median_cpu(decoding)
         rows = [
-            row("loader alone", "clips/s", rates, median_ratio(rates, decoding), "decoding alone"),
-            row("decoding alone", "clips/s", decoding, 1.0, "decoding alone"),
+            row("loader alone", "clips/s", rates, median_ratio(rates, limits), "decoding alone", **cost),
+            row("decoding alone", "clips/s", limits, 1.0, "decoding alone", cpu_seconds_per_clip=cpu),
         ]
     else:
-        rows = [row("loader alone", "clips/s", rates, 1.0, "itself: its decoder does not run alone")]
+        rows = [row("loader alone", "clips/s", rates, 1.0, "itself: its decoder does not run alone", **cost)]
     return {"settings": {**vars(rounds), "batches": batches, "device": str(device)}, "rows": rows}
 
 
@@ -95,8 +108,7 @@ def train(loader: EpochLoader, work: Workload, rounds: Rounds, batches: int) -> 
     step = TrainingStep(work, work.build(work.arch))
     samples: dict[str, list[float]] = {"together": [], "loader": [], "model": [], "limit": []}
     for epoch in range(rounds.warmup + rounds.runs):
-        seconds, ids = _read(loader, epoch, batches, work.device)
-        read = len(ids) / seconds
+        read = _read(loader, epoch, batches, work.device).rate
 
         last: Any = None
 
@@ -105,8 +117,7 @@ def train(loader: EpochLoader, work: Workload, rounds: Rounds, batches: int) -> 
             last = batch
             step(batch.frames, batch.labels)
 
-        seconds, ids = _read(loader, epoch, batches, work.device, take)
-        together = len(ids) / seconds
+        together = _read(loader, epoch, batches, work.device, take).rate
 
         start = time.perf_counter()
         for _ in range(batches):
@@ -130,15 +141,28 @@ def train(loader: EpochLoader, work: Workload, rounds: Rounds, batches: int) -> 
     return {"settings": {**work.settings(rounds), "batches": batches}, "rows": rows}
 
 
+@dataclass(frozen=True)
+class _Reading:
+    """What a round read."""
+
+    ids: list[int]
+    seconds: float
+    cpu_seconds: float
+
+    @property
+    def rate(self) -> float:
+        return len(self.ids) / self.seconds
+
+
 def _read(
     loader: EpochLoader, epoch: int, batches: int, device: torch.device, use: Callable[[Any], None] | None = None
-) -> tuple[float, list[int]]:
-    """Seconds for `batches` batches of an epoch after the first LEAD ones (fewer in a short epoch), and their ids."""
+) -> _Reading:
+    """`batches` batches of an epoch after the first LEAD ones (fewer in a short epoch)."""
     lead = min(LEAD, len(loader) - 1)
     loader.set_epoch(epoch)
     stream = iter(loader)
     ids: list[int] = []
-    start = time.perf_counter()
+    start, used = time.perf_counter(), processor_seconds()
     for position, batch in enumerate(islice(stream, lead + batches)):
         if use is not None:
             use(batch)
@@ -146,12 +170,22 @@ def _read(
             ids.extend(batch.ids.tolist())
         elif position == lead - 1:
             synchronize(device)
-            start = time.perf_counter()
+            start, used = time.perf_counter(), processor_seconds()
     synchronize(device)
-    seconds = time.perf_counter() - start
+    reading = _Reading(ids, time.perf_counter() - start, processor_seconds() - used)
     close = getattr(stream, "close", None)
     if close:
         close()  # or the loader would work ahead while the next thing is timed
     if not ids:
         raise TinError("the loader gave no batch: the list holds no readable video")
-    return seconds, ids
+    return reading
+
+
+def _median_cpu(readings: Sequence[_Reading]) -> float:
+    return float(np.median([reading.cpu_seconds / len(reading.ids) for reading in readings]))
+
+
+def _decoded_per_used(loader: EpochLoader) -> float | None:
+    """Over the loader's whole life."""
+    stats = loader.stats()
+    return stats.frames_decoded / stats.frames_used if stats.frames_decoded else None
