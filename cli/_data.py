@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import torch
 
     from pipelines import ClipSpec, Loader, VideoIndex, VideoList
+    from pipelines.lists.formats import ListFormat
     from tin.distributed import World
     from tin.recipes import Recipe
 
@@ -49,14 +50,19 @@ def find_list(dataset: str, split: str, data: Path | None) -> Path:
         render_motion(folder)
     if not path.is_file():
         raise DataError(
-            f"no list {path}: make the lists of your copy of '{dataset}' with 'tin-cli data folder', write them by hand (a line a "
+            f"no list {path}: make the lists of your copy of '{dataset}' with 'tin-cli data prepare', write them by hand (a line a "
             f"video: path label), or name their folder with --data"
         )
     return path
 
 
 def open_lists(
-    paths: Sequence[Path], root: Path | None, recipe: Recipe, world: World, labelled: bool = False
+    paths: Sequence[Path],
+    root: Path | None,
+    recipe: Recipe,
+    world: World,
+    labelled: bool = False,
+    format: ListFormat = "auto",
 ) -> list[Indexed]:
     """Read lists and their index, probing new files; one process probes, the others then read what it found.
 
@@ -64,24 +70,29 @@ def open_lists(
 
     Args:
         labelled: every video must have a label.
+        format: of the lists.
 
     Raises:
         DataError: as `VideoList.read`; a label that the model has no class for; no label where one is needed.
     """
     from tin.distributed import main_first
 
-    return main_first(lambda: [_open_list(path, root, recipe, labelled, world.is_main) for path in paths], world)
+    return main_first(
+        lambda: [_open_list(path, root, recipe, labelled, world.is_main, format) for path in paths], world
+    )
 
 
-def _open_list(path: Path, root: Path | None, recipe: Recipe, labelled: bool, announce: bool) -> Indexed:
+def _open_list(
+    path: Path, root: Path | None, recipe: Recipe, labelled: bool, announce: bool, format: ListFormat
+) -> Indexed:
     from cli.console import callback_bar
     from pipelines import VideoIndex, VideoList
 
-    videos = VideoList.read(path, root=root)
+    videos = VideoList.read(path, root=root, format=format)
     classes = recipe.model.num_classes
     if videos.labels and len(videos.labels) != classes:
         raise DataError(
-            f"{path.parent / 'labels.txt'} names {len(videos.labels)} classes, the model has {classes}: {CLASSES_HINT}"
+            f"{videos.labels_from} names {len(videos.labels)} classes, the model has {classes}: {CLASSES_HINT}"
         )
     for entry in videos.entries:
         if entry.label is None and labelled:

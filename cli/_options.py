@@ -14,10 +14,16 @@ if TYPE_CHECKING:
     from tin.recipes import Recipe
 
 DATASETS = ("motion", "sthv1", "sthv2", "k400")
+LIST_FORMATS = ("auto", "videos", "frames", "kinetics", "sthv1", "sthv2")
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+
+LIST_FORMAT = click.option(
+    "--format", type=click.Choice(LIST_FORMATS), default="auto", show_default=True,
+    help="What the list is: 'path label' (videos) or 'path frames label' (frames) a line, or an official file.",
+)  # fmt: skip
 
 
 def run_options(function: Function) -> Function:

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from cli import _launch
+from cli._bad import bad_videos_listed, max_bad_option
 from cli._data import find_list
 from cli._options import (
     DATASETS,
     EXISTING_FILE,
     EXISTING_FOLDER,
+    LIST_FORMAT,
     amp_was_asked,
     as_overrides,
     run_options,
@@ -26,6 +28,7 @@ from cli._options import (
 if TYPE_CHECKING:
     import torch
 
+    from pipelines.lists.formats import ListFormat
     from tin.inference import PreparedModel
     from tin.models import TemporalResNet
     from tin.recipes import Recipe
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
     default=None,
     help="List to score.  [default: the one the checkpoint was validated on]",
 )
+@LIST_FORMAT
 @click.option("--dataset", type=click.Choice(DATASETS), default=None, help="Data set, whose val.txt is scored.")
 @click.option(
     "--data",
@@ -84,11 +88,13 @@ if TYPE_CHECKING:
     help="Prepare the model first: batch norms folded, weights cast once, CUDA graphs. Same scores but for rounding.",
 )  # fmt: skip
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), default=None, help="Write the result as JSON.")
+@max_bad_option
 @run_options
 @set_option
 def test(
     checkpoint: Path,
     list_path: Path | None,
+    format: ListFormat,
     dataset: str | None,
     data: Path | None,
     root: Path | None,
@@ -98,6 +104,7 @@ def test(
     batch_size: int | None,
     fast: bool,
     out: Path | None,
+    max_bad: float | None,
     device: str,
     amp: str | None,
     workers: int | None,
@@ -109,7 +116,7 @@ def test(
     \b
     tin-cli test --checkpoint runs/tin_motion/best.pt --out result.json
     tin-cli test --checkpoint best.pt --list mine/val.txt --eval top_k_accuracy
-    tin-cli test --checkpoint best.pt --data /data/k400 --set data.test_crop=three --nproc-per-node 8
+    tin-cli test --checkpoint best.pt --data /data/k400 --set data.test_crop=three --nproc-per-node 8 --max-bad 1%
 
     Videos that cannot be read are reported and left out of the metrics; nothing stands in for them. docs/results.md describes the file.
     """  # fmt: skip
@@ -146,10 +153,12 @@ def test(
             checkpoint=checkpoint,
             list_path=list_path or find_list(dataset or recipe.dataset, "val", data),
             root=root,
+            format=format,
             metrics=names,
             average=average,
             fast=fast,
             out=out,
+            max_bad=max_bad,
             device=device,
             amp_was_asked=amp_was_asked(amp, overrides),
             workers=workers,
@@ -164,10 +173,12 @@ class _Request:
     checkpoint: Path
     list_path: Path
     root: Path | None
+    format: ListFormat
     metrics: list[str]
     average: Literal["prob", "score"]
     fast: bool
     out: Path | None
+    max_bad: float | None
     device: str
     amp_was_asked: bool
     workers: int | None
@@ -196,9 +207,18 @@ def _run(request: _Request) -> None:
 
     with ExitStack() as stack:
         stack.enter_context(process_group(world, device))
-        (videos,) = open_lists([request.list_path], request.root, recipe, world)
+        stack.enter_context(bad_videos_listed(world))
+        (videos,) = open_lists([request.list_path], request.root, recipe, world, format=request.format)
         loader = stack.enter_context(
-            make_loader(videos, recipe, training=False, device=device, world=world, workers=request.workers)
+            make_loader(
+                videos,
+                recipe,
+                training=False,
+                device=device,
+                world=world,
+                workers=request.workers,
+                max_bad=request.max_bad,
+            )
         )
         bar = stack.enter_context(counting(Console(stderr=True), "testing", -(-len(videos) // world.size)))
         scores = evaluate(

@@ -47,6 +47,8 @@ class VideoList:
     """The list file, or the folder that was scanned."""
     template: str | None = None
     """Image names of frame folders, such as `img_{:05}.jpg` counted from 1; None to find out from each folder."""
+    labels_from: str = ""
+    """What `labels` come from: a file, or words for it."""
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -105,7 +107,7 @@ class VideoList:
             names, source = label_names(path, format, rows, labels)
             rows = settle(rows, names, path, source)
             entries = _entries(rows, names, folder, format)
-        return cls(entries, names, path.stem, folder, path, template)
+        return cls(entries, names, path.stem, folder, path, template, source if names else "")
 
     @classmethod
     def from_folder(cls, root: str | Path, template: str | None = None) -> VideoList:

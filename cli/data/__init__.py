@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from cli.data.folder import folder
 from cli.data.index import index
 from cli.data.motion import motion
+from cli.data.prepare import prepare
 
 __all__ = ["data"]
 
@@ -19,5 +19,5 @@ def data() -> None:
     """
 
 
-for command in (motion, folder, index):
+for command in (motion, prepare, index):
     data.add_command(command)

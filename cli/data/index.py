@@ -5,11 +5,16 @@ from __future__ import annotations
 import time
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from cli._options import LIST_FORMAT
 from cli.console import callback_bar
 from cli.data._common import EXISTING_FILE, EXISTING_FOLDER, WORKERS, counted
+
+if TYPE_CHECKING:
+    from pipelines.lists.formats import ListFormat
 
 
 @click.command(short_help="Probe the videos of a list and name the unreadable ones.")
@@ -20,9 +25,10 @@ from cli.data._common import EXISTING_FILE, EXISTING_FOLDER, WORKERS, counted
     default=None,
     help="Folder that the paths in LIST are relative to.  [default: LIST's own]",
 )
+@LIST_FORMAT
 @click.option("--verify", is_flag=True, help="Decode every frame: slower, and finds damage inside the files too.")
 @WORKERS
-def index(list_file: Path, root: Path | None, verify: bool, workers: int | None) -> None:
+def index(list_file: Path, root: Path | None, format: ListFormat, verify: bool, workers: int | None) -> None:
     """Probe the videos of LIST and remember what is in them.
 
     Training and testing do this by themselves; beforehand it shows which videos cannot be read, and why. The index is kept
@@ -34,7 +40,7 @@ def index(list_file: Path, root: Path | None, verify: bool, workers: int | None)
     """
     from pipelines import VideoIndex, VideoList
 
-    videos = VideoList.read(list_file, root=root)
+    videos = VideoList.read(list_file, root=root, format=format)
     start = time.monotonic()
     with callback_bar("probing videos") as progress:
         found = VideoIndex.build(videos, workers=workers, progress=progress, verify=verify)

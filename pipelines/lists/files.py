@@ -13,7 +13,7 @@ from pipelines.lists.rows import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Row
 
 _DEPTH = 5  # folders below the root, as in root/videos/train/class/video
 _TIMES = re.compile(r"(?P<name>.+)_[0-9]{6}_[0-9]{6}")
-_SPLIT_FOLDERS = {
+SPLIT_FOLDERS = {
     "train": ("train", "training"),
     "val": ("val", "valid", "validation", "validate"),
     "test": ("test", "testing"),
@@ -170,7 +170,7 @@ def _distance(
     wanted = [_plain(part) for part in _parents(row.id)]
     if classes is not None and isinstance(row.label, int):
         wanted.append(_plain(classes[row.label]))
-    splits = _SPLIT_FOLDERS.get(row.split or "", ())
+    splits = SPLIT_FOLDERS.get(row.split or "", ())
     return (
         place.is_folder != folders_first,
         not any(name in parts for name in wanted if name),

@@ -60,8 +60,10 @@ def test_motion_refuses_a_folder_with_other_settings(cli: Callable, tmp_path: Pa
     assert "holds a motion data set of seed 0, not 5" in result.err
 
 
-def test_folder_lists_real_videos_and_the_lists_read_back(cli: Callable, real_videos: Path, tmp_path: Path) -> None:
-    result = cli("data", "folder", real_videos / "fights", tmp_path / "lists", "--val", 0.2)
+def test_prepare_folder_lists_real_videos_and_the_lists_read_back(
+    cli: Callable, real_videos: Path, tmp_path: Path
+) -> None:
+    result = cli("data", "prepare", "folder", real_videos / "fights", "--out", tmp_path / "lists", "--val", 0.2)
     assert (result.status, result.err) == (0, "")
     assert "48 videos in" in result.out
     assert "12 in" in result.out
@@ -70,25 +72,25 @@ def test_folder_lists_real_videos_and_the_lists_read_back(cli: Callable, real_vi
     assert all(entry.path.is_file() for entry in train.entries)
 
 
-def test_folder_says_what_it_left_out_and_shows_odd_class_names(cli: Callable, tmp_path: Path) -> None:
+def test_prepare_folder_says_what_it_left_out_and_shows_odd_class_names(cli: Callable, tmp_path: Path) -> None:
     for path in ("[bold]/a.mp4", "[bold]/b.mp4", "[bold]/readme.txt", "docs/x.pdf"):
         (tmp_path / "in" / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "in" / path).touch()
-    result = cli("data", "folder", tmp_path / "in", tmp_path / "out")
+    result = cli("data", "prepare", "folder", tmp_path / "in", "--out", tmp_path / "out")
     assert "[bold]" in result.out
     assert "1 other files in the class folders" in result.out
     assert "no class, because there is no video in it: docs" in result.out
 
 
 @pytest.mark.parametrize("val", ["0", "1", "half"])
-def test_folder_refuses_impossible_parts(cli: Callable, tmp_path: Path, val: str) -> None:
-    result = cli("data", "folder", tmp_path, tmp_path / "out", "--val", val)
+def test_prepare_folder_refuses_impossible_parts(cli: Callable, tmp_path: Path, val: str) -> None:
+    result = cli("data", "prepare", "folder", tmp_path, "--out", tmp_path / "out", "--val", val)
     assert result.status == 2
     assert "--val" in result.err
 
 
-def test_folder_without_videos_is_one_clear_line(cli: Callable, tmp_path: Path) -> None:
-    result = cli("data", "folder", tmp_path, tmp_path / "out")
+def test_prepare_folder_without_videos_is_one_clear_line(cli: Callable, tmp_path: Path) -> None:
+    result = cli("data", "prepare", "folder", tmp_path, "--out", tmp_path / "out")
     assert result.status == 2
     assert result.err.startswith("tin-cli: error: no videos in")
     assert result.err.count("\n") == 1
@@ -122,8 +124,11 @@ def test_index_of_a_broken_list_names_file_and_line(cli: Callable, tmp_path: Pat
     assert f"{tmp_path / 'list.txt'}:3:" in result.err
 
 
-@pytest.mark.parametrize("command", ["motion", "folder", "index"])
+@pytest.mark.parametrize(
+    "command",
+    ["motion", "prepare", "prepare k400", "prepare sthv1", "prepare sthv2", "prepare list", "prepare folder", "index"],
+)
 def test_help_has_an_example(cli: Callable, command: str) -> None:
-    result = cli("data", command, "--help")
+    result = cli("data", *command.split(), "--help")
     assert result.status == 0
     assert f"\n  tin-cli data {command} " in result.out

@@ -11,7 +11,9 @@ import pytest
 Cli = Callable[..., Any]
 
 
-@pytest.mark.parametrize("command", ["", "train", "test", "bench", "data", "data motion", "data folder", "data index"])
+@pytest.mark.parametrize(
+    "command", ["", "train", "test", "bench", "data", "data motion", "data prepare", "data prepare k400", "data index"]
+)
 def test_every_help_has_a_description_and_fits_a_terminal(cli: Cli, command: str) -> None:
     result = cli(*command.split(), "--help")
     assert result.status == 0
@@ -59,7 +61,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("test --checkpoint empty", "'empty' is a directory"),
         ("test --checkpoint text.pt --eval accuracy", "unknown metric 'accuracy'"),
         ("bench --runs 0", "0 is not in the range"),
-        ("data folder nowhere out", "'nowhere' does not exist"),
+        ("data prepare folder nowhere --out out", "'nowhere' does not exist"),
+        ("data prepare list --out out", "give a list: --train, --val or --test"),
+        ("data prepare k400 empty --out out", "no official files of k400"),
+        ("data index bad.txt --format kinetics", "no Kinetics csv"),
         ("data index bad.txt", "bad.txt:2"),
     ],
 )

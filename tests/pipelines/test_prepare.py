@@ -65,7 +65,7 @@ def test_the_same_split_again_is_fine_and_other_lists_are_never_overwritten(root
     split_folder(root, out, val=0.25)
     split_folder(root, out, val=0.25)
     before = (out / "train.txt").read_text()
-    with pytest.raises(DataError, match=r"train\.txt exists and is another split"):
+    with pytest.raises(DataError, match=r"train\.txt exists and says something else"):
         split_folder(root, out, val=0.6)
     assert (out / "train.txt").read_text() == before
 
