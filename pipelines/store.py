@@ -44,7 +44,7 @@ def read_rows(path: Path) -> dict[str, Row]:
     if not os.path.isfile(path) or not os.access(path, os.R_OK) or not os.path.getsize(path):
         return {}
     try:
-        with closing(_connect(path, read_only=True)) as connection:
+        with closing(_connect(path, create=False)) as connection:
             if not _is_current(connection, path):
                 return {}
             rows = connection.execute(f"SELECT key, verified, {', '.join(_COLUMNS)} FROM videos")
@@ -91,12 +91,14 @@ def write_rows(path: Path, rows: Iterable[tuple[str, VideoInfo, bool]]) -> None:
         raise DataError(f"cannot write the video index {path}: {error}") from None
 
 
-def _connect(path: Path, read_only: bool = False) -> sqlite3.Connection:
-    if read_only:
-        # immutable lets a store on a read-only file system be read; only where nobody can be writing it.
-        mode = "mode=ro" if os.access(path.parent, os.W_OK) else "mode=ro&immutable=1"
-        return sqlite3.connect(f"{path.resolve().as_uri()}?{mode}", uri=True, timeout=_WAIT_SECONDS)
-    return sqlite3.connect(path, timeout=_WAIT_SECONDS, isolation_level=None)
+def _connect(path: Path, create: bool = True) -> sqlite3.Connection:
+    if create:
+        return sqlite3.connect(path, timeout=_WAIT_SECONDS, isolation_level=None)
+    # Readers open for writing too, where they may: a writer that was killed leaves a journal for the next one to roll back.
+    # On a read-only file system, where locks may fail, `immutable` does without: nobody can be writing there.
+    read_only = os.statvfs(path).f_flag & os.ST_RDONLY
+    mode = "mode=ro&immutable=1" if read_only else "mode=rw"
+    return sqlite3.connect(f"{path.resolve().as_uri()}?{mode}", uri=True, timeout=_WAIT_SECONDS)
 
 
 def _is_current(connection: sqlite3.Connection, path: Path) -> bool:

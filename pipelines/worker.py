@@ -22,13 +22,14 @@ from numpy.typing import NDArray
 
 from pipelines.decode import decode_frames
 from pipelines.errors import DataError, DecodeError
+from pipelines.examine import examine
 from pipelines.probe import probe_each
 from pipelines.transcode.encode import transcode_file
 
 _HEADER = struct.Struct("<Q")
 READY = ("ready", None, None)
 # Tasks by kind, beside `decode`, whose frames are shared: plain functions of plain values.
-TASKS: dict[str, Callable[..., Any]] = {"probe": probe_each, "transcode": transcode_file}
+TASKS: dict[str, Callable[..., Any]] = {"examine": examine, "probe": probe_each, "transcode": transcode_file}
 
 
 def send(sock: socket.socket, message: Any, fds: tuple[int, ...] = ()) -> None:

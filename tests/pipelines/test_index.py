@@ -197,3 +197,25 @@ def test_a_store_of_another_version_is_built_again(tmp_path: Path) -> None:
         connection.execute("ALTER TABLE videos DROP COLUMN fps")
     assert build_counting(video_list)[1] == 1
     assert build_counting(video_list)[1] == 0
+
+
+HALF_WRITTEN = """
+import os, signal, sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("PRAGMA cache_size = 2")  # so that pages reach the file before the transaction ends
+connection.execute("BEGIN IMMEDIATE")
+connection.execute("UPDATE videos SET num_frames = -1, error = hex(zeroblob(2000))")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_writer_killed_in_the_middle_of_a_write_leaves_the_rows_as_they_were(tmp_path: Path) -> None:
+    names = [write_video(tmp_path / f"{number}.mp4", frames=3).name for number in range(20)]
+    video_list = listed(tmp_path, names)
+    index, _ = build_counting(video_list)
+    assert index.store is not None
+    subprocess.run([sys.executable, "-c", HALF_WRITTEN, str(index.store)], check=False)
+    assert index.store.with_name(index.store.name + "-journal").exists()
+    again, probed = build_counting(video_list)
+    assert probed == 0
+    assert [again[entry].num_frames for entry in video_list.entries] == [3] * 20
