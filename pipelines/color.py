@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -47,6 +48,14 @@ class ColorJitter:
             raise SettingsError(
                 "color_jitter changes nothing: set brightness, contrast, saturation or hue, or leave it out"
             )
+
+    @classmethod
+    def from_mapping(cls, settings: Mapping[str, float]) -> ColorJitter:
+        """From a recipe's table. Raises SettingsError for a field that there is not."""
+        names = [field.name for field in fields(cls)]
+        if unknown := [name for name in settings if name not in names]:
+            raise SettingsError(f"color_jitter has no {unknown[0]!r}: its fields are {', '.join(names)}")
+        return cls(**settings)
 
     def draw(self, rng: np.random.Generator) -> NDArray[np.float32]:
         """(4,) brightness, contrast and saturation factors, and the turn of the hue in degrees.

@@ -24,6 +24,7 @@ TRAIN_CROPS = ("multi_scale", "random_resized", "center")
 TEST_CROPS = ("center", "three", "ten")
 MAX_SEGMENTS = 1024
 MAX_SIDE = 8192
+MAX_CLIPS = 1000
 
 # Random numbers of their own for what was added later, so that a clip without it stays as it was. Keys (seed, epoch, id) and
 # the purposes of pipelines.order must not meet these; 0 would be no key at all (SeedSequence pads with zeros).
@@ -79,7 +80,7 @@ class ClipSpec:
             if isinstance(value, list):
                 object.__setattr__(self, field.name, tuple(value))
         if isinstance(self.color_jitter, Mapping):
-            object.__setattr__(self, "color_jitter", ColorJitter(**self.color_jitter))
+            object.__setattr__(self, "color_jitter", ColorJitter.from_mapping(self.color_jitter))
         _whole("num_segments", self.num_segments, 1, MAX_SEGMENTS)
         _whole("input_size", self.input_size, 1, MAX_SIDE)
         _whole("short_side", self.short_side, 1, MAX_SIDE)
@@ -92,7 +93,11 @@ class ClipSpec:
         _choice("test_sampling", self.test_sampling, TEST_SAMPLING)
         _choice("train_crop", self.train_crop, TRAIN_CROPS)
         _choice("test_crop", self.test_crop, TEST_CROPS)
-        sampling.num_clips(self.test_sampling, self.test_clips)
+        if self.test_clips is not None:
+            _whole("test_clips", self.test_clips, 1, MAX_CLIPS)
+            sampling.num_clips(self.test_sampling, self.test_clips)
+        if self.color_jitter is not None and not isinstance(self.color_jitter, ColorJitter):
+            raise SettingsError(f"color_jitter {self.color_jitter!r} must be a ColorJitter or a mapping of its fields")
         _range("crop_area", self.crop_area, 1)
         _range("crop_aspect", self.crop_aspect, 100)
         if self.flip_labels is not None:

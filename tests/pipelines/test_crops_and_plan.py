@@ -22,6 +22,9 @@ INFO = VideoInfo(num_frames=300, fps=30.0, width=427, height=240, codec="h264")
 FROZEN_INDICES = [27, 38, 74, 129, 163, 190, 241, 264]
 FROZEN_BOX = [15.0, 106.984615385, 210.0, 210.215384615]
 FROZEN_FLIP = False
+FROZEN_COPY_INDICES = [23, 66, 98, 133, 158, 192, 228, 284]
+FROZEN_RESIZED_BOX = [2.8125, 210.215384615, 126.5625, 163.292307692]
+FROZEN_COLOR = [0.925245, 1.0, 1.0, -11.815564]
 
 
 @pytest.mark.parametrize(
@@ -88,6 +91,16 @@ def test_a_plan_is_the_same_in_every_release() -> None:
     assert plan.flips.tolist() == [FROZEN_FLIP]
 
 
+def test_copies_and_random_resized_crops_are_the_same_in_every_release() -> None:
+    """As above, of what an epoch with repeats and other crops draws; the first copy is the clip without repeats."""
+    spec = ClipSpec(train_crop="random_resized", color_jitter={"brightness": 0.4, "hue": 0.1})  # type: ignore[arg-type]
+    plans = [make_plan(ENTRY, INFO, spec, training=True, seed=7, epoch=1, id=5, copy=copy) for copy in range(2)]
+    assert [plan.indices.tolist() for plan in plans] == [[FROZEN_INDICES], [FROZEN_COPY_INDICES]]
+    assert plans[1].boxes.tolist() == [pytest.approx(FROZEN_RESIZED_BOX)]
+    assert plans[1].color is not None
+    assert plans[1].color.tolist() == pytest.approx(FROZEN_COLOR, rel=1e-5)
+
+
 def test_training_flips_as_often_as_asked_and_stays_inside_the_frame() -> None:
     plans = [make_plan(ENTRY, INFO, ClipSpec(flip=0.25), training=True, seed=0, epoch=0, id=i) for i in range(2000)]
     assert abs(sum(bool(p.flips[0]) for p in plans) - 500) < 100
@@ -106,6 +119,9 @@ def test_training_flips_as_often_as_asked_and_stays_inside_the_frame() -> None:
         ({"test_crop": "three"}, 3),
         ({"test_sampling": "twice"}, 2),
         ({"test_sampling": "dense_test", "test_crop": "ten"}, 100),
+        ({"test_clips": 4}, 4),
+        ({"test_clips": 4, "test_crop": "three"}, 12),
+        ({"test_clips": 3, "test_sampling": "dense_test", "test_crop": "ten"}, 30),
     ],
 )
 def test_views_are_crops_times_clips(settings: dict[str, Any], views: int) -> None:
@@ -122,6 +138,9 @@ def test_views_are_crops_times_clips(settings: dict[str, Any], views: int) -> No
         ("num_segments", 0), ("num_segments", 2.5), ("num_segments", True), ("input_size", -1), ("input_size", 300),
         ("short_side", 10**9), ("train_sampling", "trian"), ("test_sampling", "train"), ("train_crop", "centre"),
         ("test_crop", "five"), ("scales", ()), ("scales", (1.5,)), ("num_crop_offsets", 6), ("flip", 1.5),
+        ("test_clips", 0), ("test_clips", 2.5), ("crop_area", (0.5, 0.1)), ("crop_area", (0, 1)), ("crop_area", (0.1, 1.1)),
+        ("crop_aspect", (1,)), ("crop_aspect", (0.5, 1000)), ("color_jitter", {"brightness": -1}),
+        ("color_jitter", {"bright": 1}), ("color_jitter", True),
         ("flip", "yes"), ("mean", (1, 2)), ("mean", (float("nan"), 1, 1)), ("std", (0, 1, 1)),
     ],
 )  # fmt: skip

@@ -56,11 +56,49 @@ def test_overrides_take_toml_values_and_bare_words() -> None:
         ("optim", "expected section.key=value"),
         ("name.x=1", "is a value, not a section"),
         ("optim.lr=nan", "'optim.lr'"),
+        ("data.train_crop=random", "'data.train_crop'"),
+        ("data.crop_area=[0.5, 0.1]", "the smaller number comes first"),
+        ("data.crop_aspect=[0.5, 200]", "at most 100"),
+        ("data.color_jitter={bright=1}", "unknown key 'data.color_jitter.bright'"),
+        ("data.color_jitter={hue=0.7}", "'data.color_jitter.hue' should be less than or equal to 0.5"),
+        ("data.color_jitter={}", "'data.color_jitter': it changes nothing"),
+        ("data.repeats=0", "'data.repeats'"),
+        ("data.class_balanced=2", "'data.class_balanced'"),
+        ("data.test_clips=0", "'data.test_clips'"),
+        ("train.mixup=-1", "'train.mixup'"),
+        ("train.mix_probability=2", "'train.mix_probability'"),
     ],
 )
 def test_wrong_overrides_are_refused_by_key(override: str, message: str) -> None:
     with pytest.raises(TinError, match=message):
         recipes.load("sthv1", [override])
+
+
+def test_settings_that_contradict_each_other_are_refused() -> None:
+    with pytest.raises(TinError, match="'twice' takes 2 clips of a video, not 5"):
+        recipes.load("sthv1", ["data.test_sampling=twice", "data.test_clips=5"])
+    with pytest.raises(TinError, match="batch_size must be at least 2"):
+        recipes.load("sthv1", ["train.cutmix=1.0", "train.batch_size=1"])
+
+
+def test_augmentation_is_off_unless_a_recipe_asks_for_it() -> None:
+    for name in recipes.available():
+        recipe = recipes.load(name)
+        assert (recipe.train.mixup, recipe.train.cutmix, recipe.data.repeats, recipe.data.class_balanced) == (
+            0,
+            0,
+            1,
+            0,
+        )
+        assert (recipe.data.color_jitter, recipe.data.flip_labels, recipe.data.train_crop) == (
+            None,
+            None,
+            "multi_scale",
+        )
+    asked = recipes.load("sthv2", ["data.color_jitter={brightness=0.4, hue=0.1}", "data.color_jitter.contrast=0.2"])
+    assert asked.data.color_jitter is not None
+    assert (asked.data.color_jitter.brightness, asked.data.color_jitter.contrast) == (0.4, 0.2)
+    assert recipes.from_dict(asked.model_dump(mode="json")) == asked
 
 
 def test_unknown_recipe_names_the_nearest() -> None:
