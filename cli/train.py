@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cli import _launch
+from cli._bad import bad_videos_listed, max_bad_option
 from cli._data import find_list
 from cli._options import (
     DATASETS,
@@ -75,12 +76,7 @@ if TYPE_CHECKING:
 )
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Of every random choice.")
 @click.option("--deterministic", is_flag=True, help="Bit-identical results from run to run; may be slower.")
-@click.option(
-    "--max-bad",
-    type=click.FloatRange(0, 1),
-    default=None,
-    help="Stop when a larger part of the training videos cannot be read.",
-)
+@max_bad_option
 @run_options
 @set_option
 def train(
@@ -201,6 +197,7 @@ def _run(request: _Request) -> None:
 
     with ExitStack() as stack:
         stack.enter_context(process_group(world, device))
+        stack.enter_context(bad_videos_listed(world))
         reporter = stack.enter_context(TrainingConsole())
         paths = [request.train_list, *([request.val_list] if request.val_list else [])]
         train_videos, *rest = open_lists(paths, request.root, recipe, world, labelled=True)

@@ -47,5 +47,8 @@ class BadVideosError(DataError):
     """More of a list cannot be read than is allowed. `failures` has all of them, the message the first."""
 
     def __init__(self, message: str, failures: tuple[Failure, ...]) -> None:
-        super().__init__(message)
-        self.failures = failures
+        super().__init__(message, failures)  # as they are, so that it can be pickled
+        self.message, self.failures = message, failures
+
+    def __str__(self) -> str:
+        return self.message

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+import pickle
+import traceback
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -133,7 +135,57 @@ def main_first(work: Callable[[], T], world: World) -> T:
     return work()
 
 
+def raise_together(error: Exception | None, world: World) -> None:
+    """Where all ranks meet: go on when none of them has failed. What a rank alone ran into thus ends all of them, instead of
+    leaving the others waiting in their next collective.
+
+    Raises:
+        Exception: on rank 0 its own error, else that of the first rank that has one; on the others PeerError.
+    """
+    if world.size == 1:
+        if error is not None:
+            raise error
+        return
+    problems = [problem for problem in gather_objects(_portable(error, world), world) if problem is not None]
+    if problems:
+        if world.is_main:
+            raise error or problems[0]
+        raise PeerError(str(problems[0])) from error
+
+
+def check_failures(loader: Any, failures: Iterable[Any], world: World) -> None:
+    """Let a loader that limits its failures (`check_failures` of `pipelines.Loader`) judge those of all ranks.
+
+    Args:
+        failures: of all ranks, the same on each, so that all of them stop or none.
+
+    Raises:
+        Exception: the loader's; on ranks other than 0 PeerError, because rank 0 says it.
+    """
+    if not hasattr(loader, "check_failures"):
+        return
+    try:
+        loader.check_failures(failures)
+    except Exception as error:
+        if world.is_main:
+            raise
+        raise PeerError(str(error)) from None
+
+
 def barrier(world: World) -> None:
     """Wait for every rank."""
     if world.size > 1:
         dist.barrier()
+
+
+def _portable(error: Exception | None, world: World) -> Exception | None:
+    """An error that can travel to another rank, with its traceback as a note: the place it comes from stays behind."""
+    if error is None:
+        return None
+    try:
+        pickle.loads(pickle.dumps(error))
+        portable = error
+    except Exception:
+        portable = TinError(f"{type(error).__name__}: {error}")
+    portable.add_note(f"on rank {world.rank}:\n{''.join(traceback.format_exception(error))}")
+    return portable

@@ -14,7 +14,7 @@ class TinError(Exception):
 
 
 class PeerError(TinError):
-    """Rank 0 failed and has said why; this process ends with it and need not repeat it."""
+    """Another rank failed and says why; this process ends with it and need not repeat it."""
 
 
 def unknown_name(kind: str, name: str, valid: Iterable[str]) -> TinError:

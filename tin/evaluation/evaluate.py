@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from tin.distributed import World, gather_objects
+from tin.distributed import World, check_failures, gather_objects, raise_together
 from tin.errors import TinError
 
 
@@ -70,7 +70,8 @@ def evaluate(
         on_batch: called with the number of videos of each batch of this process.
 
     Raises:
-        TinError: a video was scored twice or not at all without being reported as failed.
+        TinError: a video was scored twice or not at all without being reported as failed; PeerError: another rank failed.
+        Exception: what the loader or the model raises, and `loader.check_failures` about the failures of all ranks.
     """
     module = model if isinstance(model, nn.Module) else nn.Identity()
     was_training = module.training
@@ -78,6 +79,7 @@ def evaluate(
     ids: list[NDArray[np.int64]] = []
     scores: list[torch.Tensor] = []
     labels: list[torch.Tensor] = []
+    world, problem = world or World(), None
     try:
         for batch in loader:
             if not len(batch.ids):
@@ -90,15 +92,20 @@ def evaluate(
             ids.append(np.asarray(batch.ids, dtype=np.int64))
             if on_batch:
                 on_batch(len(batch.ids))
+    except Exception as error:  # the other ranks would wait for this one below
+        problem = error
     finally:
         module.train(was_training)
+    raise_together(problem, world)
     own = (
         np.concatenate(ids) if ids else np.empty(0, np.int64),
         torch.cat(scores).cpu().numpy() if scores else None,
         torch.cat(labels).cpu().numpy() if labels else np.empty(0, np.int64),
         tuple(Failed(int(f.id), str(f.name), str(f.reason)) for f in getattr(loader, "failures", ())),
     )
-    return _merge(gather_objects(own, world or World()), expected)
+    parts = gather_objects(own, world)
+    check_failures(loader, [failure for part in parts for failure in part[3]], world)
+    return _merge(parts, expected)
 
 
 def _merge(parts: list[Any], expected: int) -> Scores:

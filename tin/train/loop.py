@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from tin import evaluation
 from tin.checkpoints import save_checkpoint
-from tin.distributed import World, barrier, sum_over_ranks
+from tin.distributed import World, barrier, check_failures, gather_objects, sum_over_ranks
 from tin.errors import TinError
 from tin.recipes import Recipe
 from tin.train.amp import autocast
@@ -137,6 +137,7 @@ class Trainer:
         self.progress = Progress()
         self._parallel = self._wrap()
         self._signal: int | None = None
+        self._failed = 0.0  # videos that could not be used, summed over ranks, when last looked at
 
     def fit(self) -> TrainResult:
         """Train from where `progress` stands to the last epoch of the recipe."""
@@ -238,11 +239,14 @@ class Trainer:
     def _report(self, meter: Meter, log: RunLog | None) -> None:
         """Read the averages (the one place that waits for the device), check them, tell everybody."""
         progress, schedule = self.progress, self.recipe.schedule
-        stop = 1.0 if self._signal else 0.0
-        totals = torch.cat(
-            [meter.sums, torch.tensor([float(meter.clips), stop], device=self.device, dtype=torch.float64)]
-        )
-        loss_sum, hits, clips, stops = sum_over_ranks(totals, self.world).tolist()
+        failures = getattr(self.train_loader, "failures", ())
+        own = [float(meter.clips), 1.0 if self._signal else 0.0, float(len(failures))]
+        totals = torch.cat([meter.sums, torch.tensor(own, device=self.device, dtype=torch.float64)])
+        loss_sum, hits, clips, stops, failed = sum_over_ranks(totals, self.world).tolist()
+        if failed != self._failed:
+            self._failed = failed
+            parts = gather_objects(list(failures), self.world)
+            check_failures(self.train_loader, [failure for part in parts for failure in part], self.world)
         seconds = time.perf_counter() - meter.started
         loss = loss_sum / clips
         left = schedule.epochs * self.steps_per_epoch - progress.global_step
