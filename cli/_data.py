@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from pipelines.lists.formats import ListFormat
     from tin.distributed import World
     from tin.recipes import Recipe
+
+logger = logging.getLogger("pipelines")
 
 CLASSES_HINT = "give the list of the recipe's data set, or --num-classes"
 
@@ -116,12 +119,18 @@ def clip_spec(recipe: Recipe, training: VideoList | None = None) -> ClipSpec:
         DataError: no map of the labels can be made (`pipelines.mirror.mirror_classes`).
     """
     from pipelines import ClipSpec
-    from pipelines.mirror import mirror_classes
+    from pipelines.mirror import mirror_classes, sides
 
     settings = recipe.data.model_dump(exclude={"flip_labels", "repeats", "class_balanced"})
     flip_labels = None
     if training is not None and recipe.data.flip and recipe.data.flip_labels:
         flip_labels = mirror_classes(recipe.data.flip_labels, training.labels, recipe.model.num_classes)
+    elif training is not None and recipe.data.flip and (sided := sides(training.labels or [])):
+        logger.warning(
+            "data.flip is %g and %d class names have the word of a side, '%s' for one: flip 0 never mirrors, flip_labels = 'labels' "
+            "exchanges their labels",
+            recipe.data.flip, len(sided), sided[0],
+        )  # fmt: skip
     return ClipSpec(num_segments=recipe.model.num_segments, flip_labels=flip_labels, **settings)
 
 

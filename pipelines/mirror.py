@@ -78,6 +78,11 @@ def mirror_classes(source: str | Path, labels: Sequence[str] | None, num_classes
     return from_texts(labels, same=shipped.same)
 
 
+def sides(labels: Sequence[str]) -> list[str]:
+    """The class names that have the word of a side, which a flip without `flip_labels` would leave on the wrong videos."""
+    return [label for label in labels if _SIDE.search(_key(label))]
+
+
 def from_texts(labels: Sequence[str], same: Collection[str] = ()) -> tuple[int, ...]:
     """`mirror_classes` by the names alone; those in `same` are taken to stay as they are."""
     keys = [_key(label) for label in labels]

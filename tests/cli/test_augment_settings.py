@@ -34,6 +34,17 @@ def test_labels_are_exchanged_by_the_lists_own_names_in_training_alone(videos: V
     assert clip_spec(settings(), videos).flip_labels is None
 
 
+def test_a_flip_that_would_leave_sides_on_the_wrong_videos_is_said(
+    videos: VideoList, caplog: pytest.LogCaptureFixture
+) -> None:
+    clip_spec(settings("data.flip=0"), videos)
+    clip_spec(settings("data.flip_labels=labels"), videos)
+    clip_spec(settings())
+    assert not caplog.records
+    clip_spec(settings(), videos)
+    assert "2 class names have the word of a side, 'Turn left' for one" in caplog.text
+
+
 def test_names_of_another_data_set_stop_the_run_before_it_starts(videos: VideoList) -> None:
     with pytest.raises(DataError, match="not that data set's labels"):
         clip_spec(settings("data.flip_labels=something-v2"), videos)
