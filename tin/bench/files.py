@@ -37,6 +37,26 @@ class EpochLoader(Protocol):
         """With `frames_used`, and `frames_decoded` for them (0 where the decoder does not tell), since it was made."""
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What a round read.
+
+    Attributes:
+        ids: of the clips.
+        seconds: that they took.
+        cpu_seconds: processor time meanwhile, of this process and all that it started.
+    """
+
+    ids: list[int]
+    seconds: float
+    cpu_seconds: float
+
+    @property
+    def rate(self) -> float:
+        """Clips a second."""
+        return len(self.ids) / self.seconds
+
+
 def data(
     loader: EpochLoader, device: torch.device, rounds: Rounds, batches: int, decode: Decode | None
 ) -> dict[str, Any]:
@@ -59,15 +79,15 @@ def data(
     Raises:
         TinError: the loader gives no batch.
     """
-    loading: list[_Reading] = []
-    decoding: list[_Reading] = []
+    loading: list[Reading] = []
+    decoding: list[Reading] = []
     for epoch in range(rounds.warmup + rounds.runs):
-        reading = _read(loader, epoch, batches, device)
+        reading = read_clips(loader, epoch, batches, device)
         loading.append(reading)
         if decode is not None:
             start, used = time.perf_counter(), processor_seconds()
             decode(epoch, reading.ids)
-            decoding.append(_Reading(reading.ids, time.perf_counter() - start, processor_seconds() - used))
+            decoding.append(Reading(reading.ids, time.perf_counter() - start, processor_seconds() - used))
     loading, decoding = loading[rounds.warmup :], decoding[rounds.warmup :]
     rates = [reading.rate for reading in loading]
     cost = {
@@ -108,7 +128,7 @@ def train(loader: EpochLoader, work: Workload, rounds: Rounds, batches: int) -> 
     step = TrainingStep(work, work.build(work.arch))
     samples: dict[str, list[float]] = {"together": [], "loader": [], "model": [], "limit": []}
     for epoch in range(rounds.warmup + rounds.runs):
-        read = _read(loader, epoch, batches, work.device).rate
+        read = read_clips(loader, epoch, batches, work.device).rate
 
         last: Any = None
 
@@ -117,7 +137,7 @@ def train(loader: EpochLoader, work: Workload, rounds: Rounds, batches: int) -> 
             last = batch
             step(batch.frames, batch.labels)
 
-        together = _read(loader, epoch, batches, work.device, take).rate
+        together = read_clips(loader, epoch, batches, work.device, take).rate
 
         start = time.perf_counter()
         for _ in range(batches):
@@ -141,23 +161,14 @@ def train(loader: EpochLoader, work: Workload, rounds: Rounds, batches: int) -> 
     return {"settings": {**work.settings(rounds), "batches": batches}, "rows": rows}
 
 
-@dataclass(frozen=True)
-class _Reading:
-    """What a round read."""
-
-    ids: list[int]
-    seconds: float
-    cpu_seconds: float
-
-    @property
-    def rate(self) -> float:
-        return len(self.ids) / self.seconds
-
-
-def _read(
+def read_clips(
     loader: EpochLoader, epoch: int, batches: int, device: torch.device, use: Callable[[Any], None] | None = None
-) -> _Reading:
-    """`batches` batches of an epoch after the first LEAD ones (fewer in a short epoch)."""
+) -> Reading:
+    """`batches` batches of an epoch after the first LEAD ones (fewer in a short epoch); `use` is called with each batch, those too.
+
+    Raises:
+        TinError: the loader gives no batch.
+    """
     lead = min(LEAD, len(loader) - 1)
     loader.set_epoch(epoch)
     stream = iter(loader)
@@ -172,7 +183,7 @@ def _read(
             synchronize(device)
             start, used = time.perf_counter(), processor_seconds()
     synchronize(device)
-    reading = _Reading(ids, time.perf_counter() - start, processor_seconds() - used)
+    reading = Reading(ids, time.perf_counter() - start, processor_seconds() - used)
     close = getattr(stream, "close", None)
     if close:
         close()  # or the loader would work ahead while the next thing is timed
@@ -181,7 +192,7 @@ def _read(
     return reading
 
 
-def _median_cpu(readings: Sequence[_Reading]) -> float:
+def _median_cpu(readings: Sequence[Reading]) -> float:
     return float(np.median([reading.cpu_seconds / len(reading.ids) for reading in readings]))
 
 

@@ -1,0 +1,164 @@
+"""Clips a second that NVDEC gives, against the processor of the same machine: the part of `benchmarks.gpu` that reads videos."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import av
+import numpy as np
+import torch
+
+from pipelines import ClipSpec, Loader, VideoIndex, VideoList
+from pipelines.transcode import TranscodeSettings
+from pipelines.transcode.encode import transcode_file
+from tin.bench.files import LEAD, read_clips
+from tin.bench.timing import Rounds, median_ratio, row
+
+FRAMES, HEIGHT, WIDTH = 300, 256, 340  # as MMAction2's Kinetics clips
+SOURCES = 8
+
+
+def data(device: torch.device, rounds: Rounds, batches: int, *, batch_size: int = 32) -> dict[str, Any]:
+    """`settings` and `rows`, in clips a second of normalised bfloat16 frames, channels_last, 8 × 224².
+
+    Videos as Kinetics has them, with a keyframe every 250 frames, and their copies with one every 8, are read by the loader
+    with `device` and by the loader with one decoding process a core, in turns. Rows of the device have the mean
+    utilisation of its decoders and of its multiprocessors meanwhile, per cent, where nvidia-smi tells.
+
+    Args:
+        device: decodes; a CPU works too, and compares like with like.
+        rounds: rounds before the first timed one, and timed ones.
+        batches: timed batches of a round.
+        batch_size: clips.
+    """
+    cores = len(os.sched_getaffinity(0))
+    rows = []
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        sources = _sources(folder, cores)
+        copies = _in_parallel(_short_groups, [(path, folder / f"gop8_{path.stem}.mp4") for path in sources], cores)
+        for name, paths in (("untouched", sources), ("gop 8", copies)):
+            with ExitStack() as stack:
+                loaders = []
+                for place, dtype in ((device, "bfloat16"), (torch.device("cpu"), "float32")):
+                    loader = _loader(folder, paths, batch_size * (LEAD + batches), place, dtype, batch_size, cores)
+                    loaders.append((stack.enter_context(loader), place))
+                rates: tuple[list[float], list[float]] = ([], [])
+                watch = Utilisation(device)
+                for epoch in range(rounds.warmup + rounds.runs):
+                    for place, (loader, where) in enumerate(loaders):
+                        with watch if place == 0 and epoch >= rounds.warmup else ExitStack():
+                            reading = read_clips(loader, epoch, batches, where)
+                        if epoch >= rounds.warmup:
+                            rates[place].append(reading.rate)
+            limit = f"{cores} processes decoding on the CPU"
+            ratio = median_ratio(*rates)
+            rows.append(row(f"{name}, {device.type} to bfloat16", "clips/s", rates[0], ratio, limit, **watch.means()))
+            rows.append(row(f"{name}, {limit}", "clips/s", rates[1], 1.0, limit))
+    settings = {**vars(rounds), "batches": batches, "batch_size": batch_size, "device": str(device)}
+    return {"settings": {**settings, "videos": [path.name for path in sources]}, "rows": rows}
+
+
+class Utilisation:
+    """Asks nvidia-smi ten times a second, while it is entered, how busy a GPU is."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._samples: list[tuple[float, float]] = []
+        self._asking: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> None:
+        if self._device.type != "cuda":
+            return
+        gpu = f"GPU-{torch.cuda.get_device_properties(self._device).uuid}"
+        query = ["--query-gpu=utilization.decoder,utilization.gpu", "--format=csv,noheader,nounits", "-lms", "100"]
+        try:
+            self._asking = subprocess.Popen(
+                ["nvidia-smi", "-i", gpu, *query], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            )
+        except OSError:
+            self._asking = None
+
+    def __exit__(self, *_: object) -> None:
+        if self._asking is None:
+            return
+        self._asking.terminate()
+        for line in self._asking.communicate()[0].splitlines():
+            try:
+                decoder, gpu = map(float, line.split(","))
+            except ValueError:  # a driver that does not tell, or half a line
+                continue
+            self._samples.append((decoder, gpu))
+        self._asking = None
+
+    def means(self) -> dict[str, float | None]:
+        """Per cent; None where there was no answer."""
+        if not self._samples:
+            return {"decoder_utilization": None, "gpu_utilization": None}
+        decoder, gpu = zip(*self._samples, strict=True)
+        return {"decoder_utilization": mean(decoder), "gpu_utilization": mean(gpu)}
+
+
+def _loader(
+    folder: Path, paths: Sequence[Path], count: int, device: torch.device, dtype: str, batch_size: int, workers: int
+) -> Loader:
+    """Of a list that names `paths` again and again under other names."""
+    links = Path(tempfile.mkdtemp(dir=folder))
+    names = [f"{number:05}{paths[number % len(paths)].suffix}" for number in range(count)]
+    for number, name in enumerate(names):
+        (links / name).symlink_to(paths[number % len(paths)].resolve())
+    (links / "list.txt").write_text("".join(f"{name} 0\n" for name in names), encoding="utf-8")
+    videos = VideoList.read(links / "list.txt")
+    index = VideoIndex.build(videos)
+    return Loader(
+        videos, index, ClipSpec(), batch_size=batch_size, training=True, device=device, dtype=dtype, num_workers=workers
+    )
+
+
+def _sources(folder: Path, cores: int) -> list[Path]:
+    """The Kinetics clips of $TIN_TEST_VIDEOS, else made ones."""
+    real = Path(os.environ.get("TIN_TEST_VIDEOS", "/nowhere")) / "codecs"
+    if found := sorted(real.glob("k400_*.mp4")):
+        return found
+    return _in_parallel(_make, [(seed, folder / f"made_{seed}.mp4") for seed in range(SOURCES)], cores)
+
+
+def _in_parallel(make: Callable[..., Path], tasks: Sequence[tuple[Any, ...]], cores: int) -> list[Path]:
+    with ProcessPoolExecutor(cores, mp_context=get_context("spawn")) as pool:
+        return list(pool.map(make, *zip(*tasks, strict=True)))
+
+
+def _make(seed: int, out: Path) -> Path:
+    """A texture that drifts under noise, at about the bit rate of a Kinetics clip; keyframes as libx264 sets them."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (16, 24, 3)).astype(np.uint8)
+    texture = np.kron(coarse, np.ones((48, 48, 1), np.uint8))
+    texture = np.clip(texture.astype(np.int16) + rng.integers(-24, 25, texture.shape), 0, 255).astype(np.uint8)
+    with av.open(str(out), "w") as container:
+        stream = container.add_stream("libx264", rate=30, options={"b": "600k", "preset": "medium"})
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.codec_context.thread_count = 1
+        for number in range(FRAMES):
+            top, left = (round(60 + 50 * np.sin(number / period + seed)) for period in (23, 37))
+            noise = rng.integers(-6, 7, (HEIGHT, WIDTH, 1))
+            image = np.clip(texture[top : top + HEIGHT, left : left + WIDTH] + noise, 0, 255).astype(np.uint8)
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuv420p", threads=1)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return out
+
+
+def _short_groups(source: Path, out: Path) -> Path:
+    with av.open(str(source)) as container:
+        frames = sum(packet.size > 0 for packet in container.demux(video=0))
+    transcode_file(str(source), str(out), frames, TranscodeSettings(short_side=HEIGHT, gop=8))
+    return out
