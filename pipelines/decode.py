@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import av
@@ -24,8 +25,22 @@ HELD_BYTES = 1 << 30
 _DROPPING = frozenset(("h264", "hevc"))
 
 
+@dataclass
+class Tally:
+    """What decoding has cost."""
+
+    frames: int = 0
+    """Frames that came out of the decoder, wanted or not."""
+    seconds: float = 0.0
+    """Of processor time; whoever calls `decode_frames` measures it."""
+
+
 def decode_frames(
-    path: str | Path, indices: Sequence[int] | NDArray[np.int64], *, allocate: Allocate | None = None
+    path: str | Path,
+    indices: Sequence[int] | NDArray[np.int64],
+    *,
+    allocate: Allocate | None = None,
+    tally: Tally | None = None,
 ) -> Frames:
     """The frames at `indices` (from 0, in display order; any order, repeats allowed).
 
@@ -37,6 +52,7 @@ def decode_frames(
         path: a video file in any format of PyAV's FFmpeg.
         indices: T frame indices.
         allocate: makes the result from its shape; numpy.empty by default.
+        tally: frames that come out of the decoder are added to it, also where it fails.
 
     Returns:
         uint8 (T, H, W, 3), RGB. Frames of another size than the first one's are resized to it.
@@ -49,6 +65,7 @@ def decode_frames(
     if wanted.size == 0 or wanted.min() < 0:
         raise DecodeError(path, f"cannot decode frames {wanted.tolist()}: ask for one or more indices from 0")
     out = _Output(path, wanted, allocate or (lambda shape: np.empty(shape, np.uint8)))
+    out.tally = tally if tally is not None else out.tally
     with open_video(path) as (container, stream):
         if path.stat().st_size <= HELD_BYTES:
             _decode_groups(container, stream, out)
@@ -71,6 +88,7 @@ class _Output:
         self.missing = set(self.places)
         self.array: Frames | None = None
         self.size = (0, 0)
+        self.tally = Tally()
 
     @property
     def complete(self) -> bool:
@@ -105,6 +123,7 @@ def _decode_from_start(container: InputContainer, stream: VideoStream, out: _Out
     try:
         for frame in container.decode(stream):
             out.put(number, frame)
+            out.tally.frames += 1
             number += 1
             if number > out.last:
                 return
@@ -140,6 +159,7 @@ def _decode_groups(container: InputContainer, stream: VideoStream, out: _Output)
 
 
 def _take(frames: list[VideoFrame], times: dict[int, int], out: _Output) -> None:
+    out.tally.frames += len(frames)
     for frame in frames:
         if frame.pts is not None and frame.pts in times:
             out.put(times[frame.pts], frame)

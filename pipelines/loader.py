@@ -216,12 +216,13 @@ class Loader:
 
     def stats(self) -> LoaderStats:
         """What the loader has done since it was made; costs nothing."""
+        tally = self._resources.maker.tally
         return LoaderStats(
             clips=self._clips,
             frames_used=self._frames,
-            frames_decoded=0,
+            frames_decoded=tally.frames,
             wait_seconds=self._wait,
-            decode_seconds=0.0,
+            decode_seconds=tally.seconds,
             bad=self._substituted if self.training else len(self._failures.all()),
         )
 

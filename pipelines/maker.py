@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipelines.clips import EpochClips, Slot
+from pipelines.decode import Tally
 from pipelines.errors import DataError
 from pipelines.graphs import Ready
 from pipelines.nvdec import Router
@@ -83,7 +84,7 @@ class BatchMaker:
         self._pool: WorkerPool | None = None
         # Enough for each process's two tasks and a spare one.
         self._ahead = _IN_FLIGHT + math.ceil(3 * num_workers / batch_size)
-        self._run = 0
+        self._run = self._images = 0
         for source in sorted(sources):
             self._graph(source)
             if source == "decoded":
@@ -93,6 +94,12 @@ class BatchMaker:
     def pids(self) -> list[int]:
         """Process ids of the decoding processes."""
         return self._pool.pids if self._pool is not None else []
+
+    @property
+    def tally(self) -> Tally:
+        """What decoding has cost so far, ahead of the consumer: the processes' share, and DALI's frames from images."""
+        own = self._pool.tally if self._pool is not None else Tally()
+        return Tally(own.frames + self._images, own.seconds)
 
     def make(self, clips: EpochClips, steps: Steps, stop: threading.Event) -> Generator[Made, None, None]:
         """The batches of `steps`: (step, the order's numbers for this rank). Ends when `stop` is set."""
@@ -237,6 +244,8 @@ class BatchMaker:
             self._ask(epoch, slot)
 
     def _note_taken(self, source: str, slots: Sequence[Slot]) -> None:
+        if source == "images":
+            self._images += sum(slot.plan.indices.size for slot in slots if slot.plan is not None)
         if source == "video" and self._router.nvdec is not None:
             for slot in slots:
                 self._router.nvdec.took(slot.info)

@@ -13,6 +13,7 @@ import pickle
 import socket
 import struct
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +21,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.decode import decode_frames
+from pipelines.decode import Allocate, Frames, Tally, decode_frames
 from pipelines.errors import DataError, DecodeError
 from pipelines.examine import examine
 from pipelines.probe import probe_each
@@ -84,17 +85,27 @@ def subject(arguments: tuple[Any, ...]) -> str:
     return first if isinstance(first, str) else str(first[0][0])
 
 
+def decode_counted(path: str, indices: NDArray[np.int64], *, tally: Tally, allocate: Allocate | None = None) -> Frames:
+    """decode_frames, its processor time added to `tally` with its frames."""
+    started = time.thread_time()
+    try:
+        return decode_frames(path, indices, allocate=allocate, tally=tally)
+    finally:
+        tally.seconds += time.thread_time() - started
+
+
 def serve(sock: socket.socket) -> None:
-    """Answer tasks (key, kind, arguments) with (key, value, error) until the other side closes."""
+    """Answer tasks (key, kind, arguments) with (key, value, error, tally) until the other side closes."""
     send(sock, READY)
     while (received := receive(sock)) is not None:
         key, kind, arguments = received[0]
         shared = SharedFrames()
         value: Any = None
         error: Exception | None = None
+        tally = Tally()
         try:
             if kind == "decode":
-                decode_frames(*arguments, allocate=shared)
+                decode_counted(*arguments, tally=tally, allocate=shared)
                 value = shared.shape
             else:
                 value = TASKS[kind](*arguments)
@@ -103,7 +114,7 @@ def serve(sock: socket.socket) -> None:
         except Exception as problem:  # an unforeseen failure on one file must not end the process
             error = DecodeError(subject(arguments), f"{type(problem).__name__}: {problem}")
         try:
-            send(sock, (key, value, error), (shared.fd,) if error is None and shared.fd is not None else ())
+            send(sock, (key, value, error, tally), (shared.fd,) if error is None and shared.fd is not None else ())
         finally:
             shared.close()
 

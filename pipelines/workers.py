@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import worker
-from pipelines.decode import decode_frames
+from pipelines.decode import Tally
 from pipelines.errors import DataError, DecodeError, WorkerError
 
 Result = tuple[Any, Any, DataError | None]  # key, value, error
@@ -52,6 +52,8 @@ class WorkerPool:
         self._task_seconds = task_seconds
         self._retried: set[Hashable] = set()
         self._lost_starts = 0
+        self.tally = Tally()
+        """What the `decode` tasks that have answered cost; those that ended with their process left no account."""
         self._processes: list[_Process] = []
         self._close = weakref.finalize(self, _end, self._processes)
         for _ in range(num_workers):
@@ -68,7 +70,7 @@ class WorkerPool:
         Raises WorkerError when processes die before they are ready, again and again.
         """
         if not self._processes:
-            return [_run_here(*self._waiting.popleft())] if self._waiting else []
+            return [self._run_here(*self._waiting.popleft())] if self._waiting else []
         self._dispatch()
         sockets = {process.sock: process for process in self._processes}
         readable, _, _ = select.select(list(sockets), [], [], timeout)
@@ -82,8 +84,9 @@ class WorkerPool:
                 self._lost_starts = 0
                 process.ready()
             else:
-                (key, value, error), fds = received
+                (key, value, error, tally), fds = received
                 process.finish()
+                self._count(tally)
                 self._retried.discard(key)
                 results.append((key, worker.open_shared(fds[0], value) if fds else value, error))
         now = time.monotonic()
@@ -105,6 +108,21 @@ class WorkerPool:
     def pids(self) -> list[int]:
         """Process ids of the workers."""
         return [process.popen.pid for process in self._processes]
+
+    def _run_here(self, key: Hashable, kind: str, arguments: tuple[Any, ...]) -> Result:
+        tally = Tally()
+        try:
+            if kind == "decode":
+                return key, worker.decode_counted(*arguments, tally=tally), None
+            return key, worker.TASKS[kind](*arguments), None
+        except DataError as error:
+            return key, None, error
+        finally:
+            self._count(tally)
+
+    def _count(self, tally: Tally) -> None:
+        self.tally.frames += tally.frames
+        self.tally.seconds += tally.seconds
 
     def _dispatch(self) -> None:
         while self._waiting and self._processes:
@@ -141,7 +159,7 @@ class WorkerPool:
         process.end()
         self._waiting.extendleft(reversed(process.tasks))
         self._processes[self._processes.index(process)] = _Process()
-        return key, None, HangError(worker.subject(arguments), f"not decoded within {self._task_seconds:.0f} seconds")
+        return key, None, HangError(worker.subject(arguments), f"not decoded within {self._task_seconds:g} seconds")
 
 
 class _Process:
@@ -180,13 +198,6 @@ class _Process:
         self.sock.close()
         self.popen.kill()
         return self.popen.wait()
-
-
-def _run_here(key: Hashable, kind: str, arguments: tuple[Any, ...]) -> Result:
-    try:
-        return key, decode_frames(*arguments) if kind == "decode" else worker.TASKS[kind](*arguments), None
-    except DataError as error:
-        return key, None, error
 
 
 def _end(processes: list[_Process]) -> None:

@@ -12,6 +12,7 @@ import torch
 
 from pipelines import Batch, ClipSpec, Loader, VideoIndex, VideoList
 from pipelines.errors import DataError, SettingsError
+from pipelines.loader import LoaderStats
 from tests.pipelines.videos import codecs, listed, write_frames, write_video
 
 SMALL = ClipSpec(num_segments=2, input_size=32, short_side=36)
@@ -375,3 +376,30 @@ def test_closed_loaders_and_wrong_steps_are_refused(data: Data) -> None:
     source.close()
     with pytest.raises(DataError, match="closed"):
         next(iter(source))
+
+
+@pytest.mark.parametrize(("kind", "least", "most"), [("mjpeg.avi", 2, 2), ("libx264.mp4", 4, 10), ("folder", 2, 2)])
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_stats_count_clips_frames_and_what_decoding_cost(
+    tmp_path: Path, num_workers: int, kind: str, least: int, most: int
+) -> None:
+    """Of 16 frames in two groups of eight, 4 and 12 are wanted: those before them in their groups are needed, but for some
+    B-frames; images and MJPEG need no other frame."""
+    codec, _, suffix = kind.partition(".")
+    names = []
+    for number in range(4):
+        if suffix:
+            names.append(write_video(tmp_path / f"{number}.{suffix}", codec, frames=16).name)
+        else:
+            names.append(write_frames(tmp_path / str(number), 16).name)
+    video_list = listed(tmp_path, names)
+    data = video_list, VideoIndex.build(video_list, workers=0)
+    spec = ClipSpec(num_segments=2, input_size=32, short_side=36, test_crop="three")
+    with loader(data, spec, training=False, num_workers=num_workers) as source:
+        assert source.stats() == LoaderStats(0, 0, 0, 0.0, 0.0, 0)
+        assert len(list(source)) == 1
+        stats = source.stats()
+    assert (stats.clips, stats.frames_used, stats.bad) == (4, 4 * 2, 0)
+    assert 4 * least <= stats.frames_decoded <= 4 * most
+    assert (stats.decode_seconds > 0) == bool(suffix)  # DALI decodes images
+    assert stats.wait_seconds > 0
