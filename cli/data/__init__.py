@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import click
 
+from cli.data.check import check
 from cli.data.index import index
 from cli.data.motion import motion
 from cli.data.prepare import prepare
+from cli.data.stats import stats
 
 __all__ = ["data"]
 
@@ -19,5 +21,5 @@ def data() -> None:
     """
 
 
-for command in (motion, prepare, index):
+for command in (motion, prepare, index, stats, check):
     data.add_command(command)

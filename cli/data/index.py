@@ -9,41 +9,29 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cli._options import LIST_FORMAT
-from cli.console import callback_bar
-from cli.data._common import EXISTING_FILE, EXISTING_FOLDER, WORKERS, counted
+from cli.data._common import counted, list_options, read_indexed
 
 if TYPE_CHECKING:
     from pipelines.lists.formats import ListFormat
 
 
 @click.command(short_help="Probe the videos of a list and name the unreadable ones.")
-@click.argument("list_file", metavar="LIST", type=EXISTING_FILE)
-@click.option(
-    "--root",
-    type=EXISTING_FOLDER,
-    default=None,
-    help="Folder that the paths in LIST are relative to.  [default: LIST's own]",
-)
-@LIST_FORMAT
+@list_options
 @click.option("--verify", is_flag=True, help="Decode every frame: slower, and finds damage inside the files too.")
-@WORKERS
-def index(list_file: Path, root: Path | None, format: ListFormat, verify: bool, workers: int | None) -> None:
+def index(
+    list_file: Path, root: Path | None, format: ListFormat, template: str | None, workers: int | None, verify: bool
+) -> None:
     """Probe the videos of LIST and remember what is in them.
 
     Training and testing do this by themselves; beforehand it shows which videos cannot be read, and why. The index is kept
-    beside LIST; only new and changed files are probed again.
+    beside LIST; only new and changed files are probed again. It may be interrupted: it goes on where it was.
 
     \b
     tin-cli data index data/mine/train.txt
     tin-cli data index k400/val_list.txt --root /data/k400/val --verify
     """
-    from pipelines import VideoIndex, VideoList
-
-    videos = VideoList.read(list_file, root=root, format=format)
     start = time.monotonic()
-    with callback_bar("probing videos") as progress:
-        found = VideoIndex.build(videos, workers=workers, progress=progress, verify=verify)
+    videos, found = read_indexed(list_file, root, format, template, workers, verify)
     seconds = time.monotonic() - start
     unreadable = found.unreadable(videos)
     readable = [info for entry in videos.entries if (info := found[entry]).error is None]
