@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from pipelines import ClipSpec, Loader, VideoIndex, VideoList
+from pipelines.probe import probe
 from pipelines.transcode import TranscodeSettings
 from pipelines.transcode.encode import transcode_file
 from tin.bench.files import LEAD, read_clips
@@ -158,7 +159,10 @@ def _make(seed: int, out: Path) -> Path:
 
 
 def _short_groups(source: Path, out: Path) -> Path:
-    with av.open(str(source)) as container:
-        frames = sum(packet.size > 0 for packet in container.demux(video=0))
-    transcode_file(str(source), str(out), frames, TranscodeSettings(short_side=HEIGHT, gop=8))
+    transcode_file(
+        str(source),
+        str(out),
+        probe(str(source), None, None, False).num_frames,
+        TranscodeSettings(short_side=HEIGHT, gop=8),
+    )
     return out

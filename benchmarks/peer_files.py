@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
@@ -13,6 +12,12 @@ from pathlib import Path
 import av
 from av.video.frame import VideoFrame
 from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from pipelines.probe import probe
+from pipelines.transcode import TranscodeSettings
+from pipelines.transcode.encode import transcode_file
 
 CLIP_FRAMES, CLIP_RATE, SIDE = 48, 12, 240  # a Something-Something video: 4 seconds at 12 frames/s, 240 pixels high
 
@@ -25,10 +30,10 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=40, help="files of each set: copies of the same ones (default 40)")
     options = parser.parse_args()
 
-    untouched = options.out / "untouched"
-    _copies(options.videos, untouched, options.count)
-    _transcoded(untouched, options.out / "gop8")
     made = options.out / "once"
+    _copies(options.videos, options.out / "untouched", options.count)
+    short = [_short_groups(video, made / f"{video.stem}.mp4") for video in options.videos]
+    _copies(short, options.out / "gop8", options.count)
     webm = [_vp9(video, made / f"{video.stem}.webm") for video in options.videos]
     _copies([*webm, *options.vp9], options.out / "vp9", options.count)
     folders = [_jpegs(video, made / f"{video.stem}.frames") for video in options.videos]
@@ -49,9 +54,13 @@ def _copies(sources: Sequence[Path], out: Path, count: int) -> None:
     (out / "train.txt").write_text("".join(lines), encoding="utf-8")
 
 
-def _transcoded(source: Path, out: Path) -> None:
-    command = [sys.executable, "-m", "cli.main", "data", "transcode", str(source / "train.txt"), str(out)]
-    subprocess.run([*command, "--short-side", "256", "--gop", "8"], check=True)
+def _short_groups(video: Path, out: Path) -> Path:
+    """As `tin-cli data transcode --gop 8` copies it."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    transcode_file(
+        str(video), str(out), probe(str(video), None, None, False).num_frames, TranscodeSettings(short_side=256, gop=8)
+    )
+    return out
 
 
 def _clip_frames(video: Path) -> Iterator[VideoFrame]:

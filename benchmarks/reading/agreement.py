@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -46,19 +47,20 @@ def agree(
             levels: NDArray[Any] = np.load(f"{folder}/clips.npy") * np.array(ClipSpec().std, np.float32)[:, None, None]
             return levels
 
-        true = None
-        if index[entries[0]].template is None:
-            with Tree("pyav", job) as tree:
-                true = arrays(tree, around)
-        with Tree("loader", job) as tree:
-            ours = clips(tree)
-        for name in names:
-            try:
-                with Tree(name, job) as tree:
-                    near = _compare(arrays(tree, [indices[_MIDDLE] for indices in around]), true) if true else {}
-                    found[name] = {**near, "clip_mean_abs": float(np.abs(clips(tree) - ours).mean())}
-            except RuntimeError as error:
-                failed[name] = str(error)
+        with ExitStack() as stack:
+            trees = {
+                name: stack.enter_context(Tree(name, job)) for name in {"loader": 0, "pyav": 0, **dict.fromkeys(names)}
+            }
+            videos_alone = all(index[entry].template is None for entry in entries)
+            true = arrays(trees["pyav"], around) if videos_alone else None
+            ours = clips(trees["loader"])
+            for name in names:
+                try:
+                    middle = [indices[_MIDDLE] for indices in around]
+                    near = compare(arrays(trees[name], middle), true) if true else {}
+                    found[name] = {**near, "clip_mean_abs": float(np.abs(clips(trees[name]) - ours).mean())}
+                except RuntimeError as error:
+                    failed[name] = str(error)
     return found, failed
 
 
@@ -68,7 +70,7 @@ def _around(num_frames: int) -> NDArray[Any]:
     return np.stack([np.clip(middle + shift, 0, num_frames - 1) for shift in _NEIGHBOURS])
 
 
-def _compare(given: Sequence[NDArray[Any]], true: Sequence[NDArray[Any]]) -> dict[str, Any]:
+def compare(given: Sequence[NDArray[Any]], true: Sequence[NDArray[Any]]) -> dict[str, Any]:
     """Of frames (T, H, W, 3) of each video, against (neighbours, T, H, W, 3)."""
     if any(frames.shape != around.shape[1:] for frames, around in zip(given, true, strict=True)):
         return {"same_frames": False, "frame_mean_abs": None, "frame_max_abs": None, "next_frame_mean_abs": None}

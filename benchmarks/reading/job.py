@@ -44,8 +44,6 @@ class Job:
 class Reader:
     """One way to read the clips of a job."""
 
-    for_videos = for_folders = True
-
     def __init__(self, job: Job) -> None:
         self.job = job
 

@@ -48,8 +48,6 @@ class OurLoader(Reader):
 class DecodeOnly(OurLoader):
     """The loader's decoding processes with nothing after them: its limit."""
 
-    for_folders = False
-
     def read(self) -> Iterator[Marks]:
         pool, under_way = WorkerPool(self.job.workers), 0
         for key in self.job.order():

@@ -87,8 +87,6 @@ class Marked:
 class PyAv(Peer):
     """PyAV: decode from the start, keep what is wanted, stop after the last."""
 
-    for_folders = False
-
     def decode(self, path: str, indices: Sequence[int]) -> torch.Tensor:
         import av
 
@@ -108,8 +106,6 @@ class PyAv(Peer):
 class Decord(Peer):
     """decord: VideoReader.get_batch."""
 
-    for_folders = False
-
     def decode(self, path: str, indices: Sequence[int]) -> torch.Tensor:
         from decord import VideoReader
 
@@ -120,7 +116,6 @@ class Decord(Peer):
 class TorchCodec(Peer):
     """torchcodec: VideoDecoder.get_frames_at, after a scan of the file (its default)."""
 
-    for_folders = False
     seek_mode = "exact"
 
     def decode(self, path: str, indices: Sequence[int]) -> torch.Tensor:
@@ -139,8 +134,6 @@ class TorchCodecApproximate(TorchCodec):
 
 class TorchvisionJpeg(Peer):
     """torchvision.io.decode_jpeg of a folder's files."""
-
-    for_videos = False
 
     def decode(self, path: str, indices: Sequence[int]) -> torch.Tensor:
         from torchvision.io import decode_jpeg, read_file

@@ -10,23 +10,23 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks.reading import mmaction, ours, peers
 from benchmarks.reading.job import Job, Marks, Reader
 
-READERS: dict[str, type[Reader]] = {
-    "loader": ours.OurLoader,
-    "decode-only": ours.DecodeOnly,
-    "pyav": peers.PyAv,
-    "decord": peers.Decord,
-    "torchcodec": peers.TorchCodec,
-    "torchcodec-approximate": peers.TorchCodecApproximate,
-    "torchvision": peers.TorchvisionJpeg,
-    "mmaction2": mmaction.MmAction,
+READERS = {  # where each is; a module is imported by its own process alone
+    "loader": ("ours", "OurLoader"),
+    "decode-only": ("ours", "DecodeOnly"),
+    "pyav": ("peers", "PyAv"),
+    "decord": ("peers", "Decord"),
+    "torchcodec": ("peers", "TorchCodec"),
+    "torchcodec-approximate": ("peers", "TorchCodecApproximate"),
+    "torchvision": ("peers", "TorchvisionJpeg"),
+    "mmaction2": ("mmaction", "MmAction"),
 }
 
 
@@ -61,7 +61,9 @@ def main() -> None:
             out.write(json.dumps(value) + "\n")
             out.flush()
 
-        serve(READERS[name](Job(**json.loads(job))), iter(sys.stdin.readline, ""), answer)
+        module, reader = READERS[name]
+        kind = getattr(import_module(f"benchmarks.reading.{module}"), reader)
+        serve(kind(Job(**json.loads(job))), iter(sys.stdin.readline, ""), answer)
 
 
 if __name__ == "__main__":

@@ -90,7 +90,7 @@ def data(
             decoding.append(Reading(reading.ids, time.perf_counter() - start, processor_seconds() - used))
     loading, decoding = loading[rounds.warmup :], decoding[rounds.warmup :]
     rates = [reading.rate for reading in loading]
-    cost = {
+    cost: dict[str, Any] = {
         "cpu_seconds_per_clip": _median_cpu(loading),
         "frames_decoded_per_used": _decoded_per_used(loader),
     }
