@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -109,11 +110,15 @@ def video_stem(name: str) -> str | None:
 def _scan(root: Path, wanted: Collection[str], ignore_times: bool) -> dict[str, list[_Found]]:
     """Files and folders below `root` by those of their names that are wanted."""
     found: dict[str, list[_Found]] = {}
-    entered: set[str] = set()
-    pending = [(str(root), 0)]
+    entered: set[tuple[int, int]] = set()
+    pending = deque([(str(root), 0)])
     while pending:
-        folder, depth = pending.pop()
+        folder, depth = pending.popleft()
         try:
+            status = os.stat(folder)
+            if (status.st_dev, status.st_ino) in entered:
+                continue  # links in a circle, or to what is here as well
+            entered.add((status.st_dev, status.st_ino))
             with os.scandir(folder) as listing:
                 entries = list(listing)
         except OSError as error:
@@ -140,7 +145,8 @@ def _scan(root: Path, wanted: Collection[str], ignore_times: bool) -> dict[str, 
                 named = True
         # A folder that holds wanted frame folders is taken to hold nothing but such.
         if not named and not images and depth < _DEPTH:
-            pending.extend((entry.path, depth + 1) for entry in folders if _is_new(entry, entered))
+            folders.sort(key=lambda entry: (entry.is_symlink(), entry.name))
+            pending.extend((entry.path, depth + 1) for entry in folders)
     return found
 
 
@@ -150,17 +156,6 @@ def _wanted_name(stem: str, wanted: Collection[str], ignore_times: bool) -> str 
     if ignore_times and (match := _TIMES.fullmatch(stem)) and match["name"] in wanted:
         return match["name"]
     return None
-
-
-def _is_new(entry: os.DirEntry[str], entered: set[str]) -> bool:
-    """False for a link to a folder that was met before, so that links in a circle end."""
-    if not entry.is_symlink():
-        return True
-    place = os.path.realpath(entry.path)
-    if place in entered:
-        return False
-    entered.add(place)
-    return True
 
 
 def _distance(

@@ -39,7 +39,7 @@ def read_kinetics(path: Path, text: str) -> list[Row]:
     rows = []
     for number, fields in _fields(lines, start + 1):
         try:
-            name, first, last = fields[id_at].strip(), int(float(fields[start_at])), int(float(fields[end_at]))
+            name, first, last = fields[id_at].strip(), _seconds(fields[start_at]), _seconds(fields[end_at])
             label = fields[label_at].strip().strip('"') if label_at is not None else None
             split = SPLITS.get(fields[split_at].strip().lower()) if split_at is not None else None
         except (IndexError, ValueError, OverflowError):
@@ -55,6 +55,10 @@ def read_kinetics(path: Path, text: str) -> list[Row]:
     if not rows:
         raise ListError(path, None, "the list is empty; there is nothing below its header")
     return rows
+
+
+def _seconds(field: str) -> int:
+    return int(field) if field.isdecimal() else int(float(field))
 
 
 def _columns(line: str) -> list[str]:

@@ -99,7 +99,7 @@ def settle(rows: Sequence[Row], names: Sequence[str] | None, path: Path, source:
                 if found is None:
                     raise ListError(path, row.line, _unknown(row, label, names or (), source))
                 labels[label] = found
-            row = row._replace(label=found)
+            row = Row(row.line, row.id, found, row.frames, row.names, row.split)  # _replace takes thrice as long
         elif label is not None and names is not None and label >= len(names):
             raise ListError(
                 path,

@@ -86,7 +86,7 @@ def written(path: str) -> str:
 
 def is_header(line: str) -> bool:
     """Whether a line names columns, as `path,label` or `video_id, num_frames, label_index`."""
-    words = [word.strip('"').lower() for word in re.split(r"[\s,]+", line)]
+    words = _columns(line)
     return len(words) > 1 and words[0] in _HEADER_PATHS and set(words[1:]) <= _HEADER_NUMBERS
 
 
@@ -132,13 +132,13 @@ def _form(lines: Sequence[_Line], counts: Counter[int], root: Path) -> int:
 def _refuse_more_numbers(path: Path, lines: Sequence[_Line], counts: Counter[int], form: int, root: Path) -> None:
     """More numbers than the form has, where they are no part of the path: several labels, or parts of videos."""
     suspects = [line for line in lines if _has_more(line, form)]
-    for line in suspects[:_LOOKS]:
+    for line in [line for line in suspects if not line.is_quoted][:_LOOKS]:
         if os.path.exists(root / _path(line, form)):
             return  # the list has paths that end in numbers
     for line in suspects:
         match = _AFTER_FILE.fullmatch(line.text)
         numbers = _tokens(match["numbers"]) if match else line.numbers
-        if match is None and form < 2:
+        if match is None and form < 2 and not line.is_quoted:
             continue  # a frame folder such as `clip 12`, in a list that says so
         if any("." in number for number in numbers) or _are_ranges(lines, counts):
             raise ListError(
@@ -170,7 +170,7 @@ def _are_ranges(lines: Sequence[_Line], counts: Counter[int]) -> bool:
 
 
 def _row(path: Path, line: _Line, form: int) -> Row:
-    if len(line.numbers) < form:
+    if len(line.numbers) < form or (line.is_quoted and len(line.numbers) > form):
         raise ListError(
             path, line.number, f"{quoted(line.text)}: expected {_EXPECTED[form]}, as in most lines of the list"
         )
@@ -190,8 +190,12 @@ def _row(path: Path, line: _Line, form: int) -> Row:
     return Row(line.number, name, label, frames)
 
 
+def _columns(line: str) -> list[str]:
+    return [re.sub(r'^"(.*)"$', r"\1", word).lower() for word in re.split(r"[\s,]+", line)]
+
+
 def _check_header(path: Path, line: _Line) -> None:
-    words = [word.strip('"').lower() for word in re.split(r"[\s,]+", line.text)]
+    words = _columns(line.text)
     labels = [position for position, word in enumerate(words) if word.startswith(("label", "class", "target"))]
     if labels != [len(words) - 1] or len(words) > 3:
         raise ListError(
