@@ -81,18 +81,21 @@ def _decoding_alone(loader: Loader, workers: int) -> Iterator[Decode | None]:
         return
     pool = WorkerPool(workers)
 
-    def decode(epoch: int, ids: Sequence[int]) -> None:
+    def decode(epoch: int, ids: Sequence[int]) -> float:
+        before, used = pool.tally.frames, 0
         for ticket, id in enumerate(ids):
             plan = make_plan(
                 entries[id], index[entries[id]], loader.spec, training=True, seed=loader.seed, epoch=epoch, id=id
             )
             pool.submit((epoch, ticket), "decode", str(entries[id].path), plan.indices.reshape(-1))
+            used += plan.indices.size
         left = len(ids)
         while left:
             for _, _, error in pool.collect():
                 if error is not None:
                     raise error
                 left -= 1
+        return (pool.tally.frames - before) / used
 
     try:
         yield decode

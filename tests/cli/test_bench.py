@@ -45,6 +45,8 @@ def test_plain_bench_runs_all_five_and_stores_them(tin_cli: Cli, tmp_path: Path,
     assert data["settings"]["videos"] == 8
     assert data["settings"]["list"] == str(path)
     assert [line["name"] for line in data["rows"]] == ["loader alone", "decoding alone"]
+    assert all(line["cpu_seconds_per_clip"] > 0 for line in data["rows"])
+    assert data["rows"][0]["frames_decoded_per_used"] > 1  # these files have long groups of pictures
     assert record["results"]["train"]["settings"]["workers"] == 1
 
 

@@ -161,20 +161,26 @@ class TestData:
     def test_a_round_decodes_the_very_clips_that_the_loader_gave(self) -> None:
         loader = Frames(10)
         decoded: list[tuple[int, list[int]]] = []
-        result = check(bench.data(loader, CPU, Rounds(1, 2), 3, lambda epoch, ids: decoded.append((epoch, list(ids)))))
+
+        def decode(epoch: int, ids: Sequence[int]) -> float:
+            decoded.append((epoch, list(ids)))
+            return (9.0, 2.0, 4.0)[epoch]
+
+        result = check(bench.data(loader, CPU, Rounds(1, 2), 3, decode))
         # two batches to get going, three timed, in each of three epochs; then the loader is told to stop
         assert loader.taken == [(epoch, i) for epoch in range(3) for i in range(5)]
         assert loader.closed == 3
         assert decoded == [(epoch, [4, 5, 6, 7, 8, 9]) for epoch in range(3)]
         assert [row["name"] for row in result["rows"]] == ["loader alone", "decoding alone"]
         assert all(row["samples"] == 2 for row in result["rows"])
-        assert [row.get("frames_decoded_per_used") for row in result["rows"]] == [2.5, None]
+        assert [row["frames_decoded_per_used"] for row in result["rows"]] == [3.0, 3.0]
 
     def test_processor_time_is_counted_for_a_clip(self) -> None:
-        def work(epoch: int, ids: Sequence[int]) -> None:
+        def work(epoch: int, ids: Sequence[int]) -> float:
             until = time.process_time() + 0.2
             while time.process_time() < until:
                 pass
+            return 1.0
 
         loading, decoding = check(bench.data(Frames(6), CPU, Rounds(0, 1), 4, work))["rows"]
         assert decoding["cpu_seconds_per_clip"] == pytest.approx(0.2 / 8, abs=0.01)
@@ -209,6 +215,7 @@ class TestData:
     def test_without_a_decoder_to_compare_with_it_says_so(self) -> None:
         result = check(bench.data(Frames(4), CPU, Rounds(0, 1), 2, None))
         assert "does not run alone" in result["rows"][0]["ratio_to"]
+        assert result["rows"][0]["frames_decoded_per_used"] == 2.5
 
     def test_an_empty_loader_is_an_error(self) -> None:
         with pytest.raises(TinError, match="no batch"):
@@ -247,8 +254,9 @@ def test_the_machine_and_the_versions_are_described() -> None:
     json.dumps(described)
 
 
-def collect(into: list[int], epoch: int, ids: Sequence[int]) -> None:
+def collect(into: list[int], epoch: int, ids: Sequence[int]) -> float:
     into.extend(ids)
+    return 1.0
 
 
 def count_forwards(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[tuple[int, ...]]]:

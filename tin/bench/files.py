@@ -17,8 +17,9 @@ from tin.bench.usage import processor_seconds
 from tin.bench.workload import Workload
 from tin.errors import TinError
 
-Decode = Callable[[int, Sequence[int]], None]
-"""decode(epoch, ids) decodes the clips that the loader makes for these ids in this epoch, and throws them away."""
+Decode = Callable[[int, Sequence[int]], float]
+"""decode(epoch, ids) decodes the clips that the loader makes for these ids in this epoch, throws them away, and returns how many frames
+came out of the decoder for each frame of the clips."""
 
 LEAD = 2
 """Batches of an epoch before the clock starts: the loader is then as far ahead as it will stay."""
@@ -34,7 +35,7 @@ class EpochLoader(Protocol):
     def set_epoch(self, epoch: int) -> None: ...
 
     def stats(self) -> Any:
-        """With `frames_used`, and `frames_decoded` for them (0 where the decoder does not tell), since it was made."""
+        """With `frames_used`, and `frames_decoded` for them (0 where the decoder does not tell), since the loader was made."""
 
 
 @dataclass(frozen=True)
@@ -74,35 +75,39 @@ def data(
 
     Returns:
         `settings` and `rows`, in clips a second. Rows have `cpu_seconds_per_clip`, processor time of this process and all that it
-        started, and the loader's `frames_decoded_per_used`, None where its decoder does not tell.
+        started, and `frames_decoded_per_used`: of these clips; without `decode`, of all that the loader ever made; None
+        where the decoder does not tell.
 
     Raises:
         TinError: the loader gives no batch.
     """
     loading: list[Reading] = []
     decoding: list[Reading] = []
+    decoded: list[float] = []
     for epoch in range(rounds.warmup + rounds.runs):
         reading = read_clips(loader, epoch, batches, device)
         loading.append(reading)
         if decode is not None:
             start, used = time.perf_counter(), processor_seconds()
-            decode(epoch, reading.ids)
+            decoded.append(decode(epoch, reading.ids))
             decoding.append(Reading(reading.ids, time.perf_counter() - start, processor_seconds() - used))
     loading, decoding = loading[rounds.warmup :], decoding[rounds.warmup :]
     rates = [reading.rate for reading in loading]
-    cost: dict[str, Any] = {
-        "cpu_seconds_per_clip": _median_cpu(loading),
-        "frames_decoded_per_used": _decoded_per_used(loader),
-    }
+    cpu = {"cpu_seconds_per_clip": _median_cpu(loading)}
     if decoding:
+        frames = {"frames_decoded_per_used": float(np.median(decoded[rounds.warmup :]))}
         limits = [reading.rate for reading in decoding]
-        cpu = _median_cpu(decoding)
+        ratio, yardstick = median_ratio(rates, limits), "decoding alone"
+        cpu_alone = {"cpu_seconds_per_clip": _median_cpu(decoding)}
         rows = [
-            row("loader alone", "clips/s", rates, median_ratio(rates, limits), "decoding alone", **cost),
-            row("decoding alone", "clips/s", limits, 1.0, "decoding alone", cpu_seconds_per_clip=cpu),
+            row("loader alone", "clips/s", rates, ratio, yardstick, **cpu, **frames),
+            row("decoding alone", "clips/s", limits, 1.0, yardstick, **cpu_alone, **frames),
         ]
     else:
-        rows = [row("loader alone", "clips/s", rates, 1.0, "itself: its decoder does not run alone", **cost)]
+        stats = loader.stats()
+        known = stats.frames_decoded / stats.frames_used if stats.frames_decoded else None
+        yardstick = "itself: its decoder does not run alone"
+        rows = [row("loader alone", "clips/s", rates, 1.0, yardstick, **cpu, frames_decoded_per_used=known)]
     return {"settings": {**vars(rounds), "batches": batches, "device": str(device)}, "rows": rows}
 
 
@@ -194,9 +199,3 @@ def read_clips(
 
 def _median_cpu(readings: Sequence[Reading]) -> float:
     return float(np.median([reading.cpu_seconds / len(reading.ids) for reading in readings]))
-
-
-def _decoded_per_used(loader: EpochLoader) -> float | None:
-    """Over the loader's whole life."""
-    stats = loader.stats()
-    return stats.frames_decoded / stats.frames_used if stats.frames_decoded else None
