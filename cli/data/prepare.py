@@ -154,15 +154,10 @@ def _prepare_official(dataset: Official, root: Path, annotations: Path | None, o
 
 
 def _report(prepared: Prepared, out: Path) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table("", "listed", "there", "missing", "list", box=None)
     for split, found in prepared.lists.items():
-        path = escape(str(found.path)) if found.path else "not written: no video of it is there"
-        table.add_row(split, str(found.listed), str(found.written), str(len(found.missing)), path)
-    Console(soft_wrap=True).print(table)
+        place = found.path or "no list, because no video of it is there"
+        numbers = f"{found.listed:8} listed {found.written:8} there {len(found.missing):8} missing"
+        click.echo(f"{split:5} {numbers}  {place}")
     if prepared.labels is not None:
         click.echo(f"{len(prepared.labels)} classes in {out / 'labels.txt'}")
     if prepared.missing_file is not None:

@@ -172,7 +172,10 @@ def _are_ranges(lines: Sequence[_Line], counts: Counter[int]) -> bool:
 def _row(path: Path, line: _Line, form: int) -> Row:
     if len(line.numbers) < form or (line.is_quoted and len(line.numbers) > form):
         raise ListError(
-            path, line.number, f"{quoted(line.text)}: expected {_EXPECTED[form]}, as in most lines of the list"
+            path,
+            line.number,
+            f"{quoted(line.text)}: expected {_EXPECTED[form]}, as in most lines of the list"
+            + ("; several labels a video (multi-label) are not supported" if form == 2 and line.numbers else ""),
         )
     name = _path(line, form)
     if not name:

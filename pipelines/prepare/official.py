@@ -59,6 +59,7 @@ def prepare_official(
     folder, files = _official_files(dataset, root, Path(annotations) if annotations is not None else None)
     with collector_paused():
         sources = [source for path in files for source in _sources(dataset, path, root)]
+        sources.sort(key=lambda source: SPLITS.index(source.split))
         sources, notes = _with_answers(sources, folder, root)
         names, origin = shared_names(sources, labels)
         for split in SPLITS:
