@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 
 
@@ -54,7 +53,7 @@ def mix_clips(
     count = len(labels)
     # The first number is a purpose: other draws of a run are keyed by a seed first.
     rng = np.random.Generator(np.random.Philox(np.random.SeedSequence((_PURPOSE, seed, step, rank))))
-    targets = F.one_hot(labels, num_classes).float()
+    targets = (labels.unsqueeze(1) == torch.arange(num_classes, device=labels.device)).float()
     chance, choice = rng.random(2)
     if count < 2 or not (mixup or cutmix) or chance >= probability:
         return Mixed(frames, targets, labels)
