@@ -108,8 +108,8 @@ def test_own_lists(cli: Callable, copy: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a.mp4 1\nb.mp4 1 2\nc.mp4 0\n", "ids.txt:2: 'b.mp4 1 2': 2 numbers after the path; expected `path label`. A list with several labels"),
-        ("a.mp4 1\nb.mp4 1 2\n", "ids.txt:1: 'a.mp4 1': expected `path frames label`, as in most lines of the list; several labels a video"),
+        ("a.mp4 1\nb.mp4 1 2\nc.mp4 0\n", "ids.txt:2: 'b.mp4 1 2': 2 numbers after the path; expected `path label`. A list with several"),
+        ("a.mp4 1\nb.mp4 1 2\n", "ids.txt:1: 'a.mp4 1': expected `path frames label`, as in most lines of the list; several labels"),
         ("a.mp4 0 0.0 4.5\n", "ids.txt:1: 'a.mp4 0 0.0 4.5': looks like `path label start end`"),
         ("a.mp4 1\nb.mp4\n", "ids.txt:2: 'b.mp4': expected `path label`, as in most lines of the list"),
         ("gone.mp4 1\n", "none of the 1 listed videos is in"),

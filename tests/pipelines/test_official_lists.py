@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipelines import ClipSpec, Loader, VideoIndex, VideoList
 from pipelines.errors import DataError, ListError
-from pipelines.lists.files import locate
+from pipelines.lists.files import Listing, locate
 from pipelines.lists.kinetics import read_kinetics
 from pipelines.lists.labels import labels_beside, read_label_map
 from pipelines.lists.rows import Row
@@ -291,6 +292,29 @@ def test_of_several_candidates_class_then_split_then_name_decide(tmp_path: Path)
     assert found(0, "val") == "val/zumba/x.mp4"
     assert found(1, "val") == "val/jumping/x.mp4"
     assert found(1, None) == "train/jumping/x.mp4"
+
+
+def test_folders_are_listed_once_however_many_videos_are_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"video {number}" for number in range(300)]
+    touch(tmp_path, *(f"{number % 3}/{name}.mp4" for number, name in enumerate(names)))
+    listed: list[str] = []
+    looked: list[str] = []
+    scandir, listdir, stat = os.scandir, os.listdir, os.stat
+    monkeypatch.setattr(os, "scandir", lambda path: (listed.append(str(path)), scandir(path))[1])
+    monkeypatch.setattr(os, "listdir", lambda path: (listed.append(str(path)), listdir(path))[1])
+    monkeypatch.setattr(os, "stat", lambda path, **options: (looked.append(str(path)), stat(path, **options))[1])
+    folders = sorted([str(tmp_path), *(str(tmp_path / str(number)) for number in range(3))])
+    rows = [Row(1, name, 0, None, (name, "other")) for name in names]
+    assert None not in locate(rows, tmp_path)
+    assert (sorted(listed), sorted(looked)) == (folders, folders)
+    listed.clear()
+    listing = Listing()
+    assert {
+        Path(listing.find(f"{tmp_path}/{number % 3}/{name}.avi") or "").suffix for number, name in enumerate(names)
+    } == {".mp4"}
+    assert sorted(listed) == folders[1:]
 
 
 def test_links_in_a_circle_and_closed_folders_do_not_stop_the_search(tmp_path: Path) -> None:
