@@ -98,6 +98,9 @@ def test_resuming_another_model_or_a_finished_run_is_refused(tmp_path: Path) -> 
         trainer(recipe("schedule.epochs=1"), tmp_path).resume(state, last)
     with pytest.raises(TinError, match=r"model\.num_classes = 3, this run has 4"):
         trainer(recipe("model.num_classes=4"), tmp_path).resume(state, last)
+    for key, value, was in (("repeats", "2", "1"), ("class_balanced", "0.5", "0.0")):
+        with pytest.raises(TinError, match=rf"data\.{key} = {was}, this run has {value}; a resumed run must keep it"):
+            trainer(recipe(f"data.{key}={value}", "schedule.epochs=2"), tmp_path).resume(state, last)
     with pytest.raises(TinError, match="not a training checkpoint"):
         trainer(recipe(), tmp_path).resume({"state_dict": state["state_dict"]}, last)
 

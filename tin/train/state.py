@@ -77,6 +77,12 @@ def restore(
         raise TinError(
             f"{source} was trained with optim.partial_bn = {saved['optim']['partial_bn']}; a resumed run must keep it"
         )
+    for key, off in (("repeats", 1), ("class_balanced", 0.0)):  # what an epoch is; older checkpoints lack them
+        before, now = saved["data"].get(key, off), getattr(recipe.data, key)
+        if before != now:
+            raise TinError(
+                f"{source} was trained with data.{key} = {before}, this run has {now}; a resumed run must keep it"
+            )
     progress = dict(state["progress"])
     if progress["epoch"] >= recipe.schedule.epochs:
         raise TinError(f"{source} has finished its {progress['epoch']} epochs; raise --epochs to train on")
