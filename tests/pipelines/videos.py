@@ -14,14 +14,21 @@ from pipelines import VideoList
 
 
 def write_video(
-    path: Path, codec: str = "libx264", *, frames: int = 24, size: tuple[int, int] = (96, 160), level: int | None = None
+    path: Path,
+    codec: str = "libx264",
+    *,
+    frames: int = 24,
+    size: tuple[int, int] = (96, 160),
+    level: int | None = None,
+    pixel_format: str | None = None,
 ) -> Path:
     """A moving gradient of `size` (height, width); with `level`, every frame is that grey."""
     height, width = size
     options = {"libx264": {"g": "8", "bf": "2"}, "libvpx-vp9": {"g": "8", "cpu-used": "8", "deadline": "realtime"}}
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=25, options=options.get(codec, {}))
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        stream.width, stream.height = width, height
+        stream.pix_fmt = pixel_format or ("yuvj420p" if codec == "mjpeg" else "yuv420p")
         stream.codec_context.thread_count = 1  # more, and one run in thirty converts RGB to other pixels
         for number in range(frames):
             image = np.zeros((height, width, 3), np.uint8)
