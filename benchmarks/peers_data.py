@@ -51,6 +51,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("list", type=Path, help="videos or frame folders, as for the loader")
     parser.add_argument("--root", type=Path, help="folder that its paths are relative to")
+    parser.add_argument("--copies", type=Path, help="list of transcoded copies, which the loader alone reads too")
     parser.add_argument("--workers", type=int, default=2, help="decoding processes of each reader (default 2)")
     parser.add_argument("--batch-size", type=int, default=8, help="clips (default 8)")
     parser.add_argument("--seconds", type=float, default=20.0, help="for each reader in all (default 20)")
@@ -81,10 +82,14 @@ def main() -> int:
     for name in failed:
         print(f"{name}: fails: {failed[name]}")
     names = [name for name in names if name not in failed]
-    turns = _turns(names, job, options.rounds, options.seconds / options.rounds)
+    readers = [(name, name, job) for name in names]
+    if options.copies:
+        readers.append(("loader, copies", "loader", {**job, "list": str(options.copies.resolve()), "root": None}))
+    turns = _turns(readers, options.rounds, options.seconds / options.rounds)
     result = {
         "settings": {
             "list": str(options.list),
+            "copies": str(options.copies) if options.copies else None,
             "videos": len(videos),
             "workers": options.workers,
             "batch_size": options.batch_size,
@@ -106,24 +111,26 @@ def main() -> int:
     return 0
 
 
-def _turns(names: Sequence[str], job: dict[str, Any], rounds: int, seconds: float) -> dict[str, list[dict[str, float]]]:
-    """Clips a second and processor seconds a clip of every reader in every round."""
+def _turns(
+    readers: Sequence[tuple[str, str, dict[str, Any]]], rounds: int, seconds: float
+) -> dict[str, list[dict[str, float]]]:
+    """Clips a second and processor seconds a clip of every reader (label, name, job) in every round."""
     turns: dict[str, list[dict[str, float]]] = defaultdict(list)
     with ExitStack() as stack:
-        trees = []
-        for name in names:
-            trees.append(stack.enter_context(Tree(name, job)))
-            trees[-1].ask(start=None)
-            trees[-1].signal(signal.SIGSTOP)
+        trees = {}
+        for label, name, job in readers:
+            trees[label] = stack.enter_context(Tree(name, job))
+            trees[label].ask(start=None)
+            trees[label].signal(signal.SIGSTOP)
         for number in range(rounds):
-            for tree in trees if number % 2 == 0 else reversed(trees):
+            for label, tree in list(trees.items())[:: 1 if number % 2 == 0 else -1]:
                 before = tree.cpu_seconds()
                 tree.signal(signal.SIGCONT)
                 told = tree.ask(go=seconds)
                 tree.signal(signal.SIGSTOP)
                 rate = _rate(told["marks"], told["since"])
                 used = (tree.cpu_seconds() - before) / (told["until"] - told["since"])
-                turns[tree.name].append({"rate": rate, "cpu": used / rate})
+                turns[label].append({"rate": rate, "cpu": used / rate})
     return turns
 
 
@@ -148,7 +155,9 @@ def _rate(marks: Sequence[tuple[int, float, int]], since: float) -> float:
 
 def _rows(turns: dict[str, list[dict[str, float]]], agreement: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     rates = {name: [turn["rate"] for turn in turns[name]] for name in turns}
-    peers = [name for name in rates if name not in OURS and agreement[name].get("same_frames", True)]
+    peers = [
+        name for name in agreement if name in rates and name not in OURS and agreement[name].get("same_frames", True)
+    ]
     best = max(peers, key=lambda name: float(np.median(rates[name])), default=None)
     rows = []
     for name, values in rates.items():

@@ -29,7 +29,6 @@ class Tree:
         )
         os.close(write)
         self.answers = os.fdopen(read, encoding="utf-8")
-        self.name = name
 
     def __enter__(self) -> Tree:
         return self
