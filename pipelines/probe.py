@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import pairwise
@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import median_low
 
 import av
+from av.bitstream import BitStreamFilterContext
 from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
@@ -28,6 +29,9 @@ TEMPLATES = (
     "{:05}.png",
     "img_{:05}.png",
 )
+
+
+_VOP_START = b"\0\0\1\xb6"  # begins a frame of MPEG-4, ISO/IEC 14496-2
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +71,8 @@ def probe(path: str, template: str | None, claimed: int | None, verify: bool) ->
     """Look into one file or frame folder; trouble is reported in `error`, not raised.
 
     A video's first frame is decoded (for its true size and rotation) and the packets that become frames are counted.
-    Where packets cannot tell (MPEG-4 with placeholder packets), and everywhere with `verify`, all frames are decoded
-    and counted; with `verify`, a decoding failure on the way is an error.
+    Where packets cannot tell (tiny ones in MPEG-4), and everywhere with `verify`, all frames are decoded and counted;
+    with `verify`, a decoding failure on the way is an error.
 
     Args:
         path: the file or folder.
@@ -167,17 +171,15 @@ def _scan(container: InputContainer, stream: VideoStream) -> _Scan:
     codec = context.codec.canonical_name
     position, latest = 0, -(1 << 63)
     try:
-        for packet in container.demux(stream):
-            if not packet.size:
-                continue
+        for packet in _packets(container, stream, scan):
             if position == 0:
                 scan.first = _only_frame(stream, packet)
-            surely = is_countable(codec, packet)
-            scan.countable = scan.countable and surely
-            if is_shown(codec, packet):
+            maybe = not is_countable(codec, packet)
+            scan.countable = scan.countable and not (maybe and _VOP_START in bytes(packet))
+            if is_shown(codec, packet) and not maybe:
                 time = packet.pts
                 scan.times.append(time)
-                if packet.is_keyframe and surely:
+                if packet.is_keyframe:
                     scan.keys.append((position, time))
                 if time is not None and time > latest:
                     latest, scan.last_duration = time, packet.duration or 0
@@ -187,6 +189,24 @@ def _scan(container: InputContainer, stream: VideoStream) -> _Scan:
     except av.FFmpegError:
         pass  # a damaged tail: what came before it is what there is
     return scan
+
+
+def _packets(container: InputContainer, stream: VideoStream, scan: _Scan) -> Iterator[av.Packet]:
+    """The packets of a stream; where MPEG-4 packs two frames into one and a placeholder into the next, one for each."""
+    codec, unpack = stream.codec_context.codec.canonical_name, None
+    if codec == "mpeg4":
+        unpack = BitStreamFilterContext("mpeg4_unpack_bframes", stream)
+    for packet in container.demux(stream):
+        if not packet.size:
+            continue
+        if unpack is None:
+            yield packet
+            continue
+        scan.all_shown = scan.all_shown and is_countable(codec, packet)
+        try:
+            yield from unpack.filter(packet)
+        except av.FFmpegError:
+            yield packet  # damaged: the decoder may still make something of it
 
 
 def _only_frame(stream: VideoStream, packet: av.Packet) -> VideoFrame | None:

@@ -45,6 +45,15 @@ def test_every_real_file_is_counted_as_it_decodes(real_videos: Path, tmp_path: P
     assert not any(name.startswith(("k400", "vp", "rot", "bikes")) for name in inexact)
 
 
+@pytest.mark.parametrize("suffix", [".avi", ".mp4"])
+def test_tiny_packets_of_mpeg4_that_are_frames_are_counted(tmp_path: Path, suffix: str) -> None:
+    """A still picture makes packets as small as the placeholders that show nothing."""
+    path = write_video(tmp_path / f"still{suffix}", "mpeg4", frames=30, size=(48, 64), level=100)
+    video_list = listed(tmp_path, [path.name])
+    info = VideoIndex.build(video_list, workers=0)[video_list.entries[0]]
+    assert (info.num_frames, info.exact, info.duration) == (30, False, pytest.approx(1.2))
+
+
 def test_verifying_decodes_every_frame(real_videos: Path, tmp_path: Path) -> None:
     video_list = listed(tmp_path, ["corrupted.mp4", "hmdb51_TrumanShow_wave.avi"], real_videos / "codecs")
     assert VideoIndex.build(video_list, workers=0).unreadable(video_list) == []

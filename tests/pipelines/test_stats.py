@@ -98,6 +98,7 @@ def test_durations_and_rates_are_those_of_the_files(real_list: tuple[VideoList, 
         assert info.duration == pytest.approx(info.num_frames / info.fps, rel=2e-3), entry.id
     assert uneven == {
         "no_duration.webm", "phone_rot180_vfr.mp4", "rawvideo_part_0.mp4", "vfr_gap_1080p_demo_skeleton.mp4",
+        *(entry.id for entry in videos.entries if "hmdb51" in entry.id),  # after their first frame the time of one is empty
     }  # fmt: skip
 
 
