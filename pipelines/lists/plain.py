@@ -6,6 +6,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -94,6 +95,10 @@ def _split(number: int, text: str) -> _Line:
     if text[0] == '"' and (match := _QUOTED.fullmatch(text)):
         numbers = match["numbers"]
         return _Line(number, text, match["path"].replace('""', '"'), _tokens(numbers), numbers, True)
+    path, _, last = text.rpartition(" ")
+    is_plain = last.isdecimal() and text.isascii() and path[-1:].isalnum() and path.isprintable() and "," not in path
+    if is_plain and not path[path.rfind(" ") + 1 :].lstrip("-").isdecimal():
+        return _Line(number, text, path, [last], " " + last, False)  # most lines, in half of the time
     match = _NUMBERS.search(text)
     if match is None:
         return _Line(number, text, text, [], "", False)
@@ -122,7 +127,8 @@ def _form(lines: Sequence[_Line], counts: Counter[int], root: Path) -> int:
         shares[min(count, 2)] += lines_with
     most = max(shares, key=lambda form: (shares[form], form))
     # `my clip 7 3` may be a path that ends in a number: believe the disk.
-    for line in [line for line in lines if len(line.numbers) >= most and not line.is_quoted][:_LOOKS]:
+    ambiguous = (line for line in lines if len(line.numbers) >= most and not line.is_quoted)
+    for line in islice(ambiguous, _LOOKS):
         found = [form for form in range(most, -1, -1) if _path(line, form) and os.path.exists(root / _path(line, form))]
         if found:
             return found[0]
@@ -131,6 +137,8 @@ def _form(lines: Sequence[_Line], counts: Counter[int], root: Path) -> int:
 
 def _refuse_more_numbers(path: Path, lines: Sequence[_Line], counts: Counter[int], form: int, root: Path) -> None:
     """More numbers than the form has, where they are no part of the path: several labels, or parts of videos."""
+    if form and max(counts) <= form:
+        return
     suspects = [line for line in lines if _has_more(line, form)]
     for line in [line for line in suspects if not line.is_quoted][:_LOOKS]:
         if os.path.exists(root / _path(line, form)):
@@ -214,7 +222,7 @@ def _with_names(rows: list[Row], root: Path) -> list[Row]:
     looked = rows[:: max(1, len(rows) // _LOOKS)]
     if any(_suffix(row.id) in VIDEO_SUFFIXES or os.path.exists(root / row.id) for row in looked):
         return rows
-    return [row._replace(names=(os.path.basename(row.id),)) for row in rows]
+    return [Row(*row[:4], (row.id.rpartition("/")[2],)) for row in rows]
 
 
 def _suffix(name: str) -> str:

@@ -46,6 +46,8 @@ def error_of(path: Path, **options: object) -> str:
         ("path,frames,label\r\na.mp4,30,3\r\n", [("a.mp4", 3, 30)]),
         ("\ufeffpath label\na.mp4 3\n", [("a.mp4", 3, None)]),
         ('"a 5"\n"b 6"\n', [("a 5", None, None), ("b 6", None, None)]),
+        ("a\t3 4\n", [("a", 4, 3)]),
+        ("a -3 4\nb.mp4 5\nc.mp4 6\n", [("a -3", 4, None), ("b.mp4", 5, None), ("c.mp4", 6, None)]),
         ("ünï cödé.mp4 3\n视频/一.mp4 4\n", [("ünï cödé.mp4", 3, None), ("视频/一.mp4", 4, None)]),
     ],
 )
@@ -147,6 +149,7 @@ def test_paths_that_are_there_are_taken_as_they_are_written(tmp_path: Path) -> N
     number=st.integers(0, 10**6),
 )
 @example(names=["a.mp4 3", "b.mp4 4"], frames=False, labels=False, number=0)
+@example(names=["a\t3", "b -3", "c \u0663", "d\u00a07"], frames=False, labels=True, number=4)
 @example(names=["path label"], frames=False, labels=False, number=0)
 def test_whatever_is_written_reads_back(names: list[str], frames: bool, labels: bool, number: int) -> None:
     out = Path("/lists")
