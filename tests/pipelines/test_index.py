@@ -7,6 +7,8 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from pipelines import VideoIndex, VideoList
+from pipelines import index as index_module
 from pipelines.errors import DataError
 from tests.pipelines.videos import codecs, listed, write_frames, write_video
 
@@ -228,3 +231,30 @@ def test_a_writer_killed_in_the_middle_of_a_write_leaves_the_rows_as_they_were(t
     again, probed = build_counting(video_list)
     assert probed == 0
     assert [again[entry].num_frames for entry in video_list.entries] == [3] * 20
+
+
+def test_where_the_disk_answers_slowly_it_is_asked_many_things_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No disk across a network can be had here: its delay is added to the real answers."""
+    (tmp_path / "real.mp4").write_bytes(bytes(7))
+    names = [f"{number}.mp4" for number in range(600)]
+    for name in names:
+        (tmp_path / name).symlink_to("real.mp4")
+    video_list = listed(tmp_path, [*names, "gone.mp4"])
+    assert build_counting(video_list)[1] == 601
+    asked_by: set[int] = set()
+    real_state = index_module._state
+
+    def slow_state(file: str) -> os.stat_result | None:
+        asked_by.add(threading.get_ident())
+        time.sleep(0.0005)
+        return real_state(file)
+
+    assert build_counting(video_list)[1] == 1  # the missing one is looked for again
+    monkeypatch.setattr(index_module, "_state", slow_state)
+    assert build_counting(video_list)[1] == 1
+    assert len(asked_by) > 8
+    (tmp_path / "599.mp4").unlink()
+    (tmp_path / "599.mp4").write_bytes(bytes(8))
+    assert build_counting(video_list)[1] == 2
