@@ -104,7 +104,7 @@ def settle(rows: Sequence[Row], names: Sequence[str] | None, path: Path, source:
             raise ListError(
                 path,
                 row.line,
-                f"{row.id!r}: label {label} is not in {source}, which names {len(names)} classes (0 to {len(names) - 1})",
+                f"{row.id!r}: label {label} is not in {source}, which names {len(names)} classes, counted from 0 to {len(names) - 1}",
             )
         earlier = seen.setdefault(row.id, row)
         if earlier is row:

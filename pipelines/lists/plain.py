@@ -219,6 +219,8 @@ def _check_header(path: Path, line: _Line) -> None:
 def _with_names(rows: list[Row], root: Path) -> list[Row]:
     """Rows with names to look for, where the paths are no paths but names of videos, as in Kinetics' `video_id, num_frames,
     label_index`: none has a suffix, and none of those looked up is on the disk."""
+    if not root.is_dir():
+        return rows
     looked = rows[:: max(1, len(rows) // _LOOKS)]
     if any(_suffix(row.id) in VIDEO_SUFFIXES or os.path.exists(root / row.id) for row in looked):
         return rows

@@ -56,7 +56,8 @@ def read_something_json(path: Path, text: str) -> list[Row]:
     decoder = json.JSONDecoder()
     start = text.find("[")
     if start < 0 or text[:start].strip():
-        raise ListError(path, 1, f"{quoted(text.strip().partition(chr(10))[0])}: expected {_JSON_EXPECTED}")
+        other = "; of Kinetics the csv files are read, not the json" if '"annotations"' in text[:5000] else ""
+        raise ListError(path, 1, f"{quoted(text.strip().partition(chr(10))[0])}: expected {_JSON_EXPECTED}{other}")
     rows: list[Row] = []
     position, line, counted = start + 1, 1, 0
     while True:

@@ -70,7 +70,7 @@ def test_class_names_come_from_labels_txt(tmp_path: Path) -> None:
         ("a.mp4 1\nb.mp4 1.5\n", None, ":2: ", ["'b.mp4 1.5'"]),
         ("a.mp4 1\nb.mp4 -1\n", None, ":2: ", ["label -1", "negative"]),
         ("a 0 1\nb 5 1\n", None, ":1: ", ["0 frames"]),
-        ("a.mp4 1\nb.mp4 2\n", "x\ny\n", ":2: ", ["label 2", "labels.txt", "0 to 1"]),
+        ("a.mp4 1\nb.mp4 2\n", "x\ny\n", ":2: ", ["label 2", "labels.txt", "from 0 to 1"]),
         ("a.mp4 1\nb.mp4 1\n\na.mp4 0\n", None, ":4: ", ["'a.mp4'", "line 1"]),
         (b"a.mp4 1\nb\xe9.mp4 1\n", None, ":2: ", ["0xe9", "UTF-8"]),
         ("", None, ": ", ["empty"]),

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines import ClipSpec, Loader, VideoIndex, VideoList
@@ -212,6 +212,7 @@ def test_classes_without_a_file_that_numbers_them_are_refused(tmp_path: Path) ->
         (f'[\n {ITEM},\n {{"id": "2", "template": "Holdin [something]"}}\n]', 3, "did you mean 'Holding something'"),
         ('[\n {"id": "1", "template": "Holding [something]"},\n {"id": "2"\n', 4, "is not JSON"),
         ('{"Holding something": "0"}', 1, "expected a list"),
+        ('{"---QUuC4vJs": {"annotations": {"label": "zumba"}}}', 1, "of Kinetics the csv files are read"),
     ],
 )  # fmt: skip
 def test_a_wrong_item_of_v2_is_named_with_its_line(tmp_path: Path, text: str, line: int, words: str) -> None:
@@ -329,6 +330,7 @@ def test_links_in_a_circle_and_closed_folders_do_not_stop_the_search(tmp_path: P
         locate([Row(1, "x", 0, None, ("x",))], tmp_path / "nowhere")
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(

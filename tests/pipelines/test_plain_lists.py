@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipelines import VideoList
@@ -134,6 +134,11 @@ def test_names_without_suffix_are_looked_for_below_the_root(tmp_path: Path) -> N
     assert [e.label for e in entries] == [0, 399, 399, 7]
 
 
+def test_a_root_that_is_not_there_yet_is_no_error(tmp_path: Path) -> None:
+    entries = VideoList.read(write(tmp_path, "a 30 0\nb 30 1\n"), root=tmp_path / "later").entries
+    assert [e.path for e in entries] == [tmp_path / "later" / "a", tmp_path / "later" / "b"]
+
+
 def test_paths_that_are_there_are_taken_as_they_are_written(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "other").mkdir()
@@ -142,6 +147,7 @@ def test_paths_that_are_there_are_taken_as_they_are_written(tmp_path: Path) -> N
     assert [e.path for e in entries] == [tmp_path / "a", tmp_path / "b"]
 
 
+@settings(deadline=None)
 @given(
     names=st.lists(NAMES | AWKWARD, min_size=1, max_size=8, unique=True),
     frames=st.booleans(),
@@ -167,6 +173,7 @@ def test_whatever_is_written_reads_back(names: list[str], frames: bool, labels: 
         ]
 
 
+@settings(deadline=None)
 @given(st.text(st.sampled_from('a1 ,;"-.\n[]{}:\tmp4é'), max_size=60), st.sampled_from(get_args(ListFormat)))
 def test_any_text_is_rows_or_one_clear_error(tmp_path_factory: pytest.TempPathFactory, text: str, format: str) -> None:
     path = write(tmp_path_factory.getbasetemp(), text, "any.txt")

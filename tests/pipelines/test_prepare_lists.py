@@ -283,7 +283,7 @@ FILE_NAMES = st.text(
 ).filter(lambda name: name == name.strip() and not name.startswith("."))  # fmt: skip
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.dictionaries(FILE_NAMES, st.sets(FILE_NAMES, min_size=2, max_size=4), min_size=1, max_size=3), st.booleans())
 def test_prepared_folders_read_back_whatever_the_names(classes: dict[str, set[str]], inside: bool) -> None:
     with TemporaryDirectory() as folder:
