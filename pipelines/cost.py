@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 def frames_to_decode(info: VideoInfo, indices: Sequence[int] | NDArray[np.int64]) -> int:
     """Frames that decoding `indices` takes: of each group of pictures with a wanted frame, those up to the last wanted one.
 
-    So the decoder of `pipelines.decode` works, but for two things that the index does not know: H.264 and HEVC frames that
-    no other refers to are left out there, and a file is decoded from its start where its packets' times tell nothing.
-    The images of a frame folder are decoded one by one.
+    So the decoder of `pipelines.decode` works, but for what the index does not know: of H.264 and HEVC it leaves out frames that
+    no other refers to (on Kinetics files two in five), frames may be stored in another order than they are shown (one more or two
+    a group), and a file whose packets' times tell nothing is decoded from its start. Images of a frame folder are decoded one by one.
 
     Args:
         info: a readable video.

@@ -28,13 +28,13 @@ WORKERS = click.option(
 def list_options(function: Function) -> Function:
     """LIST, --root, --format, --template and --workers: a list that the command has indexed."""
     for option in (
-        click.argument("list_file", metavar="LIST", type=EXISTING_FILE),
-        click.option("--root", type=EXISTING_FOLDER, default=None,
-                     help="Folder that the paths in LIST are relative to.  [default: LIST's own]"),
-        LIST_FORMAT,
+        WORKERS,
         click.option("--template", default=None,
                      help="Image names of frame folders, such as 'img_{:05}.jpg', counted from 1.  [default: found out]"),
-        WORKERS,
+        LIST_FORMAT,
+        click.option("--root", type=EXISTING_FOLDER, default=None,
+                     help="Folder that the paths in LIST are relative to.  [default: LIST's own]"),
+        click.argument("list_file", metavar="LIST", type=EXISTING_FILE),
     ):  # fmt: skip
         function = option(function)
     return function
