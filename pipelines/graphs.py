@@ -5,6 +5,7 @@ The same operators run on either device; only where frames come from differs (`S
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -83,7 +84,7 @@ class ClipGraph:
         self._color = color
         self._samples = batch_size * (num_frames if source == "images" else 1)
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-        self._submitted: deque[tuple[int, Sequence[Any]]] = deque()  # with the arrays that DALI reads from
+        self._submitted: deque[tuple[int, Sequence[Any], RuntimeError | None]] = deque()  # with what DALI reads from
         self._pipeline = self._build()
 
     def __call__(self, plans: Sequence[ClipPlan], infos: Sequence[VideoInfo], inputs: Sequence[Any]) -> torch.Tensor:
@@ -110,6 +111,43 @@ class ClipGraph:
             inputs: per plan, what the source takes: an array, a path, or a list of clips·T paths. Arrays are not copied
                 here and must stay as they are until the batch's `result`.
         """
+        failed: RuntimeError | None = None
+        try:
+            self._feed(plans, infos, inputs)
+            self._pipeline.schedule_run()
+        except RuntimeError as error:  # of a batch before: the pipeline is gone
+            failed = error
+        self._submitted.append((len(plans), inputs, failed))
+
+    def result(self) -> Ready:
+        """The oldest batch that was submitted, without waiting for the GPU's work on it.
+
+        Raises:
+            RuntimeError: DALI cannot read or decode one of the inputs.
+        """
+        count, _, failed = self._submitted.popleft()
+        if failed is not None:
+            raise failed
+        if self._stream is None:
+            return self._join(self._pipeline.outputs(), count)
+        # A stream of its own, so that the copies in _join do not queue behind the model.
+        with torch.cuda.device(self._device), torch.cuda.stream(self._stream):
+            return self._join(self._pipeline.outputs(cuda_stream=self._stream), count)
+
+    def drain(self) -> None:
+        """Drop the batches that were submitted and not fetched."""
+        try:
+            while self._submitted:
+                self.result()
+        except RuntimeError:
+            self.rebuild()
+
+    def rebuild(self) -> None:
+        """Replace a pipeline that a failed call has made invalid; what was submitted and not fetched is forgotten."""
+        self._pipeline = self._build()
+        self._submitted.clear()  # not sooner: the old pipeline may have been reading the arrays
+
+    def _feed(self, plans: Sequence[ClipPlan], infos: Sequence[VideoInfo], inputs: Sequence[Any]) -> None:
         rois = [relative_rois(plan, info, turned=self._turns(info)) for plan, info in zip(plans, infos, strict=True)]
         flips = [plan.flips.astype(np.int32) for plan in plans]
         feed = self._pipeline.feed_input
@@ -129,34 +167,6 @@ class ClipGraph:
             feed("colors", [plan.color for plan in plans for _ in range(each)])
         if self._rotated:
             feed("angles", [np.float32(90 * self._turns(info)) for info in infos])
-        self._pipeline.schedule_run()
-        self._submitted.append((len(plans), inputs))
-
-    def result(self) -> Ready:
-        """The oldest batch that was submitted, without waiting for the GPU's work on it.
-
-        Raises:
-            RuntimeError: DALI cannot read or decode one of the inputs.
-        """
-        count, _ = self._submitted.popleft()
-        if self._stream is None:
-            return self._join(self._pipeline.outputs(), count)
-        # A stream of its own, so that the copies in _join do not queue behind the model.
-        with torch.cuda.device(self._device), torch.cuda.stream(self._stream):
-            return self._join(self._pipeline.outputs(cuda_stream=self._stream), count)
-
-    def drain(self) -> None:
-        """Drop the batches that were submitted and not fetched."""
-        try:
-            while self._submitted:
-                self.result()
-        except RuntimeError:
-            self.rebuild()
-
-    def rebuild(self) -> None:
-        """Replace a pipeline that a failed call has made invalid; what was submitted and not fetched is forgotten."""
-        self._pipeline = self._build()
-        self._submitted.clear()  # not sooner: the old pipeline may have been reading the arrays
 
     def _join(self, outputs: Sequence[Any], count: int) -> Ready:
         S = self._spec.input_size
@@ -247,6 +257,14 @@ def relative_rois(plan: ClipPlan, info: VideoInfo, *, turned: int = 0) -> NDArra
     elif turned == 3:
         y0, x0, y1, x1 = 1 - x1, y0, 1 - x0, y1
     return np.stack([y0, x0, y1, x1], axis=1).astype(np.float32)
+
+
+def reason(error: RuntimeError) -> str:
+    """The line of DALI's message that says what happened, without its C++ places."""
+    text = str(error)
+    text = text.split("encountered:", 1)[-1]
+    lines = [re.sub(r"^\[/\S+\]\s*", "", line.strip()) for line in text.splitlines()]
+    return next((line for line in lines if line and not line.startswith("C++ context")), text.strip())
 
 
 def _text(path: str | Path) -> NDArray[np.uint8]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from pipelines import order, position
 from pipelines.annotations import VideoList
+from pipelines.arguments import at_least, checked_device, checked_dtype, default_workers
 from pipelines.batch import Batch, HandOver, LoaderStats
 from pipelines.clips import EpochClips
 from pipelines.errors import DataError, SettingsError
@@ -27,8 +27,6 @@ from pipelines.plan import ClipSpec
 from pipelines.runner import Resources
 
 __all__ = ["Batch", "Loader", "LoaderStats"]
-
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 class Loader:
@@ -94,18 +92,18 @@ class Loader:
         repeats: int = 1,
         class_balanced: float = 0.0,
     ) -> None:
-        _at_least("batch_size", batch_size, 1)
-        _at_least("repeats", repeats, 1)
-        _at_least("prefetch", prefetch, 1)
-        _at_least("world_size", world_size, 1)
-        _at_least("seed", seed, 0)
+        at_least("batch_size", batch_size, 1)
+        at_least("repeats", repeats, 1)
+        at_least("prefetch", prefetch, 1)
+        at_least("world_size", world_size, 1)
+        at_least("seed", seed, 0)
         if not 0 <= rank < world_size:
             raise SettingsError(f"rank {rank} must be from 0 to world_size − 1 ({world_size - 1})")
         if max_bad is not None and not 0 <= max_bad <= 1:
             raise SettingsError(f"max_bad {max_bad} is a part of the list: it must be between 0 and 1")
         if num_workers is None:
-            num_workers = _default_workers()
-        _at_least("num_workers", num_workers, 0)
+            num_workers = default_workers()
+        at_least("num_workers", num_workers, 0)
         if not video_list.entries:
             raise DataError(f"{video_list.source}: no videos in the list")
         self.video_list, self.index, self.spec = video_list, index, spec
@@ -115,12 +113,10 @@ class Loader:
         if training and class_balanced:
             self._weights = order.class_weights([entry.label for entry in video_list.entries], class_balanced)
         self._num_steps = order.num_steps(len(video_list), batch_size, world_size, training=training, repeats=repeats)
-        self.device, self.dtype = _device(device), _dtype(dtype)
+        self.device, self.dtype = checked_device(device), checked_dtype(dtype)
         self.epoch, self._step = 0, 0  # where the consumer stands: batches of the epoch that it has received
-        self._fresh, self._loaded = (
-            False,
-            False,
-        )  # whether the next iteration starts there, and because of a loaded state
+        self._fresh = False  # whether the next iteration starts there
+        self._loaded = False  # and because a state was loaded
         self._order_id = {
             "list": position.list_digest(video_list), "seed": seed, "training": training,
             "global_batch": batch_size * world_size, "repeats": repeats, "class_balanced": float(class_balanced),
@@ -141,7 +137,7 @@ class Loader:
 
         start_step None is 0, but in the epoch of a state just loaded the step that the state stands at.
         """
-        _at_least("epoch", epoch, 0)
+        at_least("epoch", epoch, 0)
         loaded = self._loaded and start_step is None and epoch == self.epoch
         if start_step is None:
             start_step = self._step if loaded else 0
@@ -185,7 +181,8 @@ class Loader:
                 made = runner.next()
                 self._wait += time.perf_counter() - started
                 if made is None:
-                    self._step = len(self)  # a rank may end on steps without a batch for it
+                    if runner.ended:
+                        self._step = len(self)  # a rank may end on steps without a batch for it
                     return
                 self._step = made.step + 1
                 self._clips += len(made.plans)
@@ -290,35 +287,3 @@ class Loader:
             (step, order.rank_batch(everything, step, self.batch_size, self.rank, self.world_size))
             for step in range(self._step, len(self))
         ]
-
-
-def _default_workers() -> int:
-    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return max(1, min(16, len(os.sched_getaffinity(0)) // max(1, ranks)))
-
-
-def _device(device: str | torch.device) -> torch.device:
-    try:
-        chosen = torch.device(device)
-    except RuntimeError:
-        raise SettingsError(f"unknown device {device!r}: use cpu, cuda or cuda:N") from None
-    if chosen.type not in ("cpu", "cuda"):
-        raise SettingsError(f"device {device!r} is not supported: use cpu, cuda or cuda:N")
-    if chosen.type == "cuda":
-        if not torch.cuda.is_available():
-            raise SettingsError(f"device {device!r}: torch finds no CUDA GPU here; use cpu")
-        chosen = torch.device("cuda", torch.cuda.current_device() if chosen.index is None else chosen.index)
-    return chosen
-
-
-def _dtype(dtype: str | torch.dtype) -> torch.dtype:
-    chosen = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
-    if chosen not in DTYPES.values():
-        raise SettingsError(f"unknown dtype {dtype!r}: use {', '.join(DTYPES)}")
-    assert chosen is not None
-    return chosen
-
-
-def _at_least(name: str, value: object, low: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < low:
-        raise SettingsError(f"{name} {value!r} must be a whole number of at least {low}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -16,7 +15,8 @@ from numpy.typing import NDArray
 from pipelines.clips import EpochClips, Slot
 from pipelines.decode import Tally
 from pipelines.errors import DataError
-from pipelines.graphs import Ready
+from pipelines.graphs import Ready, reason
+from pipelines.join import join
 from pipelines.nvdec import Router
 from pipelines.plan import ClipPlan
 from pipelines.probe import VideoInfo
@@ -225,22 +225,22 @@ class BatchMaker:
             except RuntimeError as alone:
                 graph.rebuild()
                 found = True
-                self._without_dali(epoch, slot, _core(alone))
+                self._without_dali(epoch, slot, reason(alone))
             else:
                 self._note_taken(source, [slot])
         if not found:
             names = ", ".join(slot.entry.id for slot in slots)
             raise DataError(
-                f"DALI fails on a batch whose videos it does one by one ({names}): {_core(error)}. If memory ran out, "
+                f"DALI fails on a batch whose videos it does one by one ({names}): {reason(error)}. If memory ran out, "
                 "use a smaller batch"
             )
 
-    def _without_dali(self, epoch: _Epoch, slot: Slot, reason: str) -> None:
+    def _without_dali(self, epoch: _Epoch, slot: Slot, why: str) -> None:
         if slot.source == "video" and self._router.nvdec is not None:
-            slot.doubt = reason
+            slot.doubt = why
             self._ask(epoch, slot, "decoded")
         else:
-            slot.fail(f"DALI cannot decode it ({reason})")
+            slot.fail(f"DALI cannot decode it ({why})")
             self._ask(epoch, slot)
 
     def _note_taken(self, source: str, slots: Sequence[Slot]) -> None:
@@ -259,29 +259,6 @@ class BatchMaker:
         if self._pool is None:
             self._pool = WorkerPool(self._num_workers)
         return self._pool
-
-
-def join(parts: Sequence[tuple[Sequence[int], Ready]], count: int, stream: torch.cuda.Stream | None = None) -> Ready:
-    """One batch of `count` clips from the parts that several graphs made, each with its places in it; one part is all of it.
-
-    On a GPU `stream` makes the copies, after it has waited for the parts.
-    """
-    if len(parts) == 1:
-        return parts[0][1]
-    kept = tuple(tensor for _, ready in parts for tensor in (ready.frames, *ready.parts))
-    with torch.cuda.stream(stream):
-        clips = [ready.frames.permute(0, 2, 3, 1).unflatten(0, (len(places), -1)) for places, ready in parts]
-        joined = torch.empty((count, *clips[0].shape[1:]), dtype=clips[0].dtype, device=clips[0].device)
-        for (places, ready), part in zip(parts, clips, strict=True):
-            if stream is not None and ready.done is not None:
-                stream.wait_event(ready.done)
-            for place, clip in zip(places, part, strict=True):
-                joined[place].copy_(clip)
-        done = None
-        if stream is not None:
-            done = torch.cuda.Event()
-            done.record(stream)
-    return Ready(joined.flatten(0, 1).permute(0, 3, 1, 2), done, kept)
 
 
 @dataclass
@@ -311,11 +288,3 @@ class _Epoch:
 def _submit(graph: Graph, slots: Sequence[Slot]) -> None:
     inputs = [slot.frames if slot.source == "decoded" else slot.paths for slot in slots]
     graph.submit([slot.plan for slot in slots if slot.plan is not None], [slot.info for slot in slots], inputs)
-
-
-def _core(error: RuntimeError) -> str:
-    """The line of DALI's message that says what happened, without its C++ places."""
-    text = str(error)
-    text = text.split("encountered:", 1)[-1]
-    lines = [re.sub(r"^\[/\S+\]\s*", "", line.strip()) for line in text.splitlines()]
-    return next((line for line in lines if line and not line.startswith("C++ context")), text.strip())

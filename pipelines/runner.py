@@ -38,6 +38,8 @@ class Runner:
         self._queue: queue.Queue[Made | BaseException | None] = queue.Queue(prefetch)
         self._stop = threading.Event()
         self._over = False
+        self.ended = False
+        """Whether `next` has come to the end of the epoch; not when it was stopped."""
         self._thread = threading.Thread(target=self._work, args=(maker, clips, steps), name="clip loader", daemon=True)
         self._thread.start()
 
@@ -49,7 +51,8 @@ class Runner:
             except queue.Empty:
                 self._over = self._stop.is_set()
                 continue
-            self._over = item is None or isinstance(item, BaseException)
+            self.ended = item is None
+            self._over = self.ended or isinstance(item, BaseException)
             if isinstance(item, BaseException):
                 raise item
             return item

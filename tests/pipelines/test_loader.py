@@ -334,6 +334,39 @@ def test_frame_folders_and_a_broken_image_among_them(tmp_path: Path) -> None:
     assert_same([batch], all_batches(data, batch_size=8))
 
 
+def test_a_broken_folder_costs_no_other_clip_of_the_batches_under_way(tmp_path: Path) -> None:
+    for number in range(12):
+        write_frames(tmp_path / str(number), 6)
+    names: list[str | Path] = [str(number) for number in range(12)]
+    names.insert(5, write_video(tmp_path / "video.mp4"))  # through another graph, which is rebuilt with the other
+    video_list = listed(tmp_path, names)
+    data = video_list, VideoIndex.build(video_list, workers=0)
+    whole = {int(batch.ids[0]): batch.frames for batch in all_batches(data, training=False, batch_size=1)}
+    for number in (4, 6, 7):
+        for image in (tmp_path / str(number)).iterdir():
+            image.write_bytes(image.read_bytes()[:20])
+    with loader(data, training=False, batch_size=2) as source:
+        batches = list(source)
+        assert [failure.name for failure in source.failures] == ["4", "6", "7"]
+    assert [id for batch in batches for id in batch.ids] == [0, 1, 2, 3, 5, 6, 9, 10, 11, 12]
+    for batch in batches:
+        for id, frames in zip(batch.ids, batch.frames.split(2), strict=True):
+            torch.testing.assert_close(frames, whole[int(id)])
+
+
+def test_an_iteration_that_another_has_ended_says_nothing_about_the_place(data: Data) -> None:
+    with loader(data, batch_size=2) as source:
+        first = iter(source)
+        next(first)
+        second = iter(source)
+        next(second), next(second)
+        assert list(first) == []
+        assert source.state_dict()["sample"] == 4
+        source.close()
+        assert len(list(second)) < 4
+        assert source.state_dict()["sample"] <= 8
+
+
 @pytest.mark.parametrize("spec", [SMALL, ClipSpec(num_segments=2, input_size=36, short_side=36, test_crop="three")])
 def test_files_and_frame_folders_mix_in_a_batch_and_each_clip_is_as_it_is_alone(tmp_path: Path, spec: ClipSpec) -> None:
     names = []
