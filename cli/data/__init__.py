@@ -9,6 +9,7 @@ from cli.data.index import index
 from cli.data.motion import motion
 from cli.data.prepare import prepare
 from cli.data.stats import stats
+from cli.data.transcode import transcode
 
 __all__ = ["data"]
 
@@ -21,5 +22,5 @@ def data() -> None:
     """
 
 
-for command in (motion, prepare, index, stats, check):
+for command in (motion, prepare, index, stats, check, transcode):
     data.add_command(command)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -9,8 +10,9 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from pipelines.errors import DataError
 from pipelines.probe import file_state
@@ -48,7 +50,7 @@ class Copy:
 class Ledger:
     """The rows of a folder, held in a file of JSON lines to which lines are only ever added. `open_ledger` makes one."""
 
-    def __init__(self, out: Path, file: BinaryIO) -> None:
+    def __init__(self, out: Path, file: FileIO) -> None:
         self.out, self._file = out, file
         self.settings: dict[str, Any] | None = None
         self.copies: dict[str, Copy] = {}
@@ -80,27 +82,27 @@ class Ledger:
             self._append({"list": name, "source": source})
 
     def _append(self, row: dict[str, Any]) -> None:
+        line = json.dumps(row).encode() + b"\n"
         try:
-            self._file.write(json.dumps(row).encode() + b"\n")
-            self._file.flush()
+            written = self._file.write(line)
         except OSError as error:
             raise OutputError(self.out / LEDGER, error.strerror or str(error)) from None
+        if written != len(line):  # the next run cuts off what is there of it
+            raise OutputError(self.out / LEDGER, os.strerror(errno.ENOSPC))
 
     def _read(self) -> None:
         self._file.seek(0)
-        end = 0
-        for number, line in enumerate(self._file, 1):
-            if not line.endswith(b"\n"):
-                break  # cut off by the end of the process that wrote it
-            end += len(line)
+        data = self._file.readall()
+        lines = data.split(b"\n")
+        for number, line in enumerate(lines[:-1], 1):
             try:
                 self._take(json.loads(line))
             except (ValueError, KeyError, TypeError):
-                raise DataError(
-                    f"{self.out / LEDGER}:{number}: not a line that this command wrote; remove it"
-                ) from None
-        self._file.seek(end)
-        self._file.truncate()
+                place = f"{self.out / LEDGER}:{number}"
+                raise DataError(f"{place}: not a line that this command wrote; remove it") from None
+        if lines[-1]:  # cut off by the end of the process that wrote it
+            self._file.truncate(len(data) - len(lines[-1]))
+            self._file.seek(0, os.SEEK_END)
 
     def _take(self, row: dict[str, Any]) -> None:
         if "transcode" in row:
@@ -172,7 +174,7 @@ def scratch_folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(home, ignore_errors=True)
 
 
-def _lock(file: BinaryIO, out: Path) -> None:
+def _lock(file: FileIO, out: Path) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the process, however that ends
     except BlockingIOError:
