@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import mean
@@ -48,25 +48,35 @@ def data(device: torch.device, rounds: Rounds, batches: int, *, batch_size: int 
         sources = _sources(folder, cores)
         copies = _in_parallel(_short_groups, [(path, folder / f"gop8_{path.stem}.mp4") for path in sources], cores)
         for name, paths in (("untouched", sources), ("gop 8", copies)):
-            with ExitStack() as stack:
-                loaders = []
-                for place, dtype in ((device, "bfloat16"), (torch.device("cpu"), "float32")):
-                    loader = _loader(folder, paths, batch_size * (LEAD + batches), place, dtype, batch_size, cores)
-                    loaders.append((stack.enter_context(loader), place))
-                rates: tuple[list[float], list[float]] = ([], [])
-                watch = Utilisation(device)
-                for epoch in range(rounds.warmup + rounds.runs):
-                    for place, (loader, where) in enumerate(loaders):
-                        with watch if place == 0 and epoch >= rounds.warmup else ExitStack():
-                            reading = read_clips(loader, epoch, batches, where)
-                        if epoch >= rounds.warmup:
-                            rates[place].append(reading.rate)
-            limit = f"{cores} processes decoding on the CPU"
-            ratio = median_ratio(*rates)
-            rows.append(row(f"{name}, {device.type} to bfloat16", "clips/s", rates[0], ratio, limit, **watch.means()))
-            rows.append(row(f"{name}, {limit}", "clips/s", rates[1], 1.0, limit))
+            videos = _list(folder, paths, batch_size * (LEAD + batches))
+            rows += _rows(name, videos, device, rounds, batches, batch_size, cores)
     settings = {**vars(rounds), "batches": batches, "batch_size": batch_size, "device": str(device)}
     return {"settings": {**settings, "videos": [path.name for path in sources]}, "rows": rows}
+
+
+def _rows(
+    name: str, videos: VideoList, device: torch.device, rounds: Rounds, batches: int, batch_size: int, cores: int
+) -> list[dict[str, Any]]:
+    index = VideoIndex.build(videos)
+    rates: dict[str, list[float]] = {"device": [], "processor": []}
+    watch = Utilisation(device)
+    with ExitStack() as stack:
+        loaders = {}
+        for who, where, dtype in (("device", device, "bfloat16"), ("processor", torch.device("cpu"), "float32")):
+            settings: dict[str, Any] = {"batch_size": batch_size, "training": True, "num_workers": cores}
+            loaders[who] = stack.enter_context(Loader(videos, index, ClipSpec(), device=where, dtype=dtype, **settings))
+        for epoch in range(rounds.warmup + rounds.runs):
+            for who, loader in loaders.items():
+                with watch if who == "device" and epoch >= rounds.warmup else nullcontext():
+                    reading = read_clips(loader, epoch, batches, loader.device)
+                if epoch >= rounds.warmup:
+                    rates[who].append(reading.rate)
+    limit = f"{cores} processes decoding on the CPU"
+    ratio = median_ratio(rates["device"], rates["processor"])
+    return [
+        row(f"{name}, {device.type} to bfloat16", "clips/s", rates["device"], ratio, limit, **watch.means()),
+        row(f"{name}, {limit}", "clips/s", rates["processor"], 1.0, limit),
+    ]
 
 
 class Utilisation:
@@ -101,7 +111,7 @@ class Utilisation:
             self._samples.append((decoder, gpu))
         self._asking = None
 
-    def means(self) -> dict[str, float | None]:
+    def means(self) -> dict[str, Any]:
         """Per cent; None where there was no answer."""
         if not self._samples:
             return {"decoder_utilization": None, "gpu_utilization": None}
@@ -109,20 +119,14 @@ class Utilisation:
         return {"decoder_utilization": mean(decoder), "gpu_utilization": mean(gpu)}
 
 
-def _loader(
-    folder: Path, paths: Sequence[Path], count: int, device: torch.device, dtype: str, batch_size: int, workers: int
-) -> Loader:
-    """Of a list that names `paths` again and again under other names."""
+def _list(folder: Path, paths: Sequence[Path], count: int) -> VideoList:
+    """`count` videos: `paths` again and again under other names."""
     links = Path(tempfile.mkdtemp(dir=folder))
     names = [f"{number:05}{paths[number % len(paths)].suffix}" for number in range(count)]
     for number, name in enumerate(names):
         (links / name).symlink_to(paths[number % len(paths)].resolve())
     (links / "list.txt").write_text("".join(f"{name} 0\n" for name in names), encoding="utf-8")
-    videos = VideoList.read(links / "list.txt")
-    index = VideoIndex.build(videos)
-    return Loader(
-        videos, index, ClipSpec(), batch_size=batch_size, training=True, device=device, dtype=dtype, num_workers=workers
-    )
+    return VideoList.read(links / "list.txt")
 
 
 def _sources(folder: Path, cores: int) -> list[Path]:
