@@ -1,4 +1,4 @@
-"""Files damaged in a dozen ways: each is delivered or named, and nothing crashes or hangs. The long proof damages 676."""
+"""Files damaged in a dozen ways: each is delivered or named, nothing crashes, hangs or leaks. The long proof damages 676."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import os
 import shutil
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
 from pipelines import ClipSpec, Loader, VideoIndex
+from pipelines.check import check_deep
 from tests.pipelines.damage import SURELY_BAD, damage
 from tests.pipelines.videos import listed
 
@@ -49,6 +51,11 @@ def test_every_damaged_file_is_delivered_or_named(real_videos: Path, tmp_path: P
     if os.geteuid() != 0:  # root may read everything
         bad |= forbidden
     assert bad <= {failure.name for failure in failed.values()}
+    open_files = len(os.listdir("/proc/self/fd"))  # what the libraries open once is open now
     with Loader(video_list, index, spec, batch_size=8, training=True, num_workers=2) as loader:
         assert [len(batch.ids) for batch in loader] == [8] * len(loader)
-    print(f"{len(names)} files: {len(delivered)} delivered, {len(failed)} named")
+    findings = {finding.id: finding for finding in check_deep(video_list, index)}
+    assert {failure.name for failure in failed.values()} <= set(findings)  # and those whose damage no clip met
+    assert psutil.Process().children() == []
+    assert len(os.listdir("/proc/self/fd")) <= open_files
+    print(f"{len(names)} files: {len(delivered)} delivered, {len(failed)} named; the deep check finds {len(findings)}")
