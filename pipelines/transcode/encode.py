@@ -101,7 +101,7 @@ def _copy(
     source: Path, container: InputContainer, stream: VideoStream, file: BinaryIO, settings: TranscodeSettings
 ) -> int:
     """Decode, scale, turn and encode every frame; returns how many there were. FFmpeg's and the disk's errors pass."""
-    frames = _upright_frames(source, container, stream, settings.short_side)
+    frames = upright_frames(source, container, stream, settings.short_side)
     first = next(frames, None)
     if first is None:
         raise DecodeError(source, "no frame of it decodes")
@@ -119,7 +119,7 @@ def _copy(
     return count
 
 
-def _upright_frames(
+def upright_frames(
     source: Path, container: InputContainer, stream: VideoStream, short_side: int
 ) -> Iterator[VideoFrame]:
     """Every frame as yuv420p, scaled and turned as it is to be displayed; all of the first one's size."""
