@@ -62,7 +62,7 @@ def _seconds(field: str) -> int:
 
 
 def _columns(line: str) -> list[str]:
-    return [field.strip().lower() for field in next(csv.reader([line.lstrip("\ufeff")]), [])]
+    return [field.strip().lower() for field in next(csv.reader([line]), [])]
 
 
 def _fields(lines: list[str], start: int) -> Iterator[tuple[int, list[str]]]:

@@ -76,7 +76,6 @@ def written(path: str) -> str:
         path[0] in '"[{\ufeff'
         or path != path.strip()
         or path[-1] == ","
-        or path[0] == ","
         or ";" in path
         or _NUMBERS.search(path) is not None
         or _AFTER_FILE.fullmatch(path) is not None

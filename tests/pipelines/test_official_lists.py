@@ -142,6 +142,35 @@ def something(folder: Path) -> None:
     write(folder, "test.json", json.dumps([{"id": "1"}, {"id": "2"}]))
 
 
+def test_classes_that_differ_in_an_underscore_are_two(tmp_path: Path) -> None:
+    path = write(tmp_path, "val.csv", f"{HEADER}air drumming,a,0,10,val,0\nair_drumming,b,0,10,val,0\n")
+    assert [entry.label for entry in VideoList.read(path).entries] == [0, 1]
+
+
+def test_another_part_of_the_same_kinetics_video_is_not_taken(tmp_path: Path) -> None:
+    touch(tmp_path, "abc_000099_000109.mp4")
+    path = write(tmp_path, "val.csv", f"{HEADER}zumba,abc,0,10,val,0\n")
+    write(tmp_path, "labels.csv", "not Kinetics\n")
+    (entry,) = VideoList.read(path).entries
+    assert (entry.path.name, entry.label) == ("abc_000000_000010.mp4", 0)
+
+
+def test_something_v1_means_frame_folders_and_v2_files_where_both_are_there(tmp_path: Path) -> None:
+    something(tmp_path)
+    touch(tmp_path, *(f"{kind}" for id in ("7", "74225") for kind in (f"frames/{id}/00001.jpg", f"videos/{id}.webm")))
+    v1 = VideoList.read(tmp_path / "something-something-v1-train.csv").entries[2]
+    v2 = VideoList.read(tmp_path / "train.json").entries[0]
+    assert (v1.path, v2.path) == (tmp_path / "frames" / "7", tmp_path / "videos" / "74225.webm")
+
+
+def test_frame_folders_and_hidden_folders_are_not_entered(tmp_path: Path) -> None:
+    touch(
+        tmp_path, "frames/x/00001.jpg", "frames/other/deep/y.mp4", ".trash/y.mp4", "images/1.jpg", "images/deep/y.mp4"
+    )
+    rows = [Row(line, name, 0, None, (name,)) for line, name in enumerate("xy")]
+    assert locate(rows, tmp_path) == [str(tmp_path / "frames" / "x"), None]
+
+
 def test_something_v1_and_v2_keep_their_own_orders_of_classes(tmp_path: Path) -> None:
     something(tmp_path)
     v1 = VideoList.read(tmp_path / "something-something-v1-train.csv")

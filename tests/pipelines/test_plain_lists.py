@@ -105,11 +105,12 @@ def test_the_disk_tells_paths_that_end_in_numbers_from_labels(tmp_path: Path) ->
         ("path,label,start,end\na.mp4,3,0,5\n", ["train.txt:1: ", "another order or number"]),
         ("path,label,frames\na.mp4,3,30\n", ["train.txt:1: ", "`path, frames, label`"]),
         ("path,label\n", ["is empty"]),
+        ("path,frames,label\na -3 4\n", ["train.txt:2: ", "'a -3 4': -3 frames"]),
         ("a.mp4 3\n,4\n", ["train.txt:2: ", "no path"]),
     ],
 )
 def test_headers_and_fields_in_another_order_are_refused(tmp_path: Path, text: str, words: list[str]) -> None:
-    message = error_of(write(tmp_path, text), format="videos")
+    message = error_of(write(tmp_path, text), format="frames" if "-3" in text else "videos")
     for word in words:
         assert word in message
 
@@ -156,6 +157,8 @@ def test_paths_that_are_there_are_taken_as_they_are_written(tmp_path: Path) -> N
 )
 @example(names=["a.mp4 3", "b.mp4 4"], frames=False, labels=False, number=0)
 @example(names=["a\t3", "b -3", "c \u0663", "d\u00a07"], frames=False, labels=True, number=4)
+@example(names=["12;x"], frames=False, labels=False, number=0)
+@example(names=["\ufeffx"], frames=False, labels=False, number=0)
 @example(names=["path label"], frames=False, labels=False, number=0)
 def test_whatever_is_written_reads_back(names: list[str], frames: bool, labels: bool, number: int) -> None:
     out = Path("/lists")
@@ -164,7 +167,7 @@ def test_whatever_is_written_reads_back(names: list[str], frames: bool, labels: 
     ]
     wanted = [row for row in wanted if Path(row[0]).as_posix() == row[0] and "/." not in row[0]]  # not `a//b` or `a/.`
     lines = list_lines(wanted, out)
-    text = "".join(f"{line}\n" for line in lines)
+    text = "".join(f"{line}\n" for line in lines).encode().decode("utf-8-sig")
     assert detect(text) == "auto"
     if lines:
         rows = read_plain(Path("x.txt"), text, None, Path("/nowhere"))

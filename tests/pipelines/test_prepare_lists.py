@@ -184,6 +184,25 @@ def test_something_v2_test_videos_get_the_published_answers(tmp_path: Path) -> N
     assert any("does not answer all of" in note for note in prepared.notes)
 
 
+def test_a_video_that_lies_in_two_split_folders_is_taken_from_its_own(tmp_path: Path) -> None:
+    something_v2(tmp_path)
+    touch(tmp_path, "train/1.webm", "train/2.webm", "train/3.webm", "val/3.webm", "val/1.webm")
+    prepare_official("sthv2", tmp_path, tmp_path)
+    lists = [VideoList.read(tmp_path / f"{split}.txt").entries for split in ("train", "val")]
+    assert [[entry.id for entry in entries] for entries in lists] == [["train/1.webm", "train/2.webm"], ["val/3.webm"]]
+
+
+def test_nothing_missing_any_more_empties_the_file_of_the_missing(tmp_path: Path) -> None:
+    touch(tmp_path, "v/a.mp4")
+    path = write(tmp_path, "list.txt", "a.mp4 0\nb.mp4 1\n")
+    out = tmp_path / "lists"
+    assert prepare_lists({"train": path}, out, root=tmp_path / "v").missing_file == out / "missing.txt"
+    touch(tmp_path, "v/b.mp4")
+    (out / "train.txt").unlink()
+    assert prepare_lists({"train": path}, out, root=tmp_path / "v").missing_file is None
+    assert (out / "missing.txt").read_text() == ""
+
+
 def test_own_lists_lose_what_is_missing_and_find_other_suffixes(tmp_path: Path) -> None:
     root = tmp_path / "videos"
     touch(root, "walk/a.webm", "walk/b.mp4", "run/c.mp4", "run/d e.mkv")
