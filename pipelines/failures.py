@@ -63,7 +63,7 @@ class Failures:
         if self._max_bad is None:
             return
         bad = {failure.id: failure for failure in (*others, *self.all())}
-        if len(bad) > self._max_bad * self._total:
+        if len(bad) > self._max_bad * self._total + 1e-6:  # 0.29 · 100 is a little less than 29
             failures = tuple(bad[id] for id in sorted(bad))
             raise BadVideosError(
                 f"{_summary(failures, self._total)}; at most {100 * self._max_bad:g} % may be (max_bad, --max-bad)",

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from pipelines import Batch, ClipSpec, Loader, VideoIndex, VideoList
-from pipelines.errors import DataError, SettingsError
+from pipelines.errors import BadVideosError, DataError, SettingsError
+from pipelines.failures import Failure, Failures
 from pipelines.loader import LoaderStats
 from tests.pipelines.videos import codecs, listed, write_frames, write_video
 
@@ -291,6 +292,34 @@ def test_a_limit_on_bad_videos(flawed: Data) -> None:
     with loader(flawed, max_bad=0.1, training=False) as source, pytest.raises(DataError, match=r"2 of 10.*6\.mp4"):
         list(source)
     assert len(all_batches(flawed, max_bad=0.2, training=False)) == 3
+
+
+def test_a_rank_of_several_goes_on_in_training_until_all_compare_their_failures(flawed: Data) -> None:
+    """Of ten, 3 and 6 are bad; alone neither passes a limit of two, with a third of another rank they do."""
+    with loader(flawed, max_bad=0.1, world_size=2, batch_size=5, num_workers=0) as source:
+        for epoch in range(3):
+            source.set_epoch(epoch)
+            assert all(len(batch.ids) == 5 for batch in source)
+        assert [failure.id for failure in source.failures] == [3, 6]
+        with pytest.raises(BadVideosError, match=r"2 of 10.*at most 10 % may be") as raised:
+            source.check_failures()
+        assert [failure.id for failure in raised.value.failures] == [3, 6]
+    with loader(flawed, max_bad=0.2, world_size=2, batch_size=5, num_workers=0) as source:
+        source.check_failures(source.failures)
+        mine = Failure(6, "6.mp4", "damaged")
+        source.check_failures([mine, mine])
+        with pytest.raises(BadVideosError, match=r"3 of 10 .*3\.mp4: is empty.*; 6\.mp4: damaged; 8\.mp4: gone"):
+            source.check_failures([Failure(8, "8.mp4", "gone"), mine])
+
+
+@pytest.mark.parametrize("total", [7, 100, 300])
+def test_a_limit_that_is_just_met_is_kept(total: int) -> None:
+    for bad in range(total + 1):
+        failures = Failures(total, bad / total)
+        failures.check(Failure(id, str(id), "") for id in range(bad))
+        if bad < total:
+            with pytest.raises(BadVideosError):
+                failures.check(Failure(id, str(id), "") for id in range(bad + 1))
 
 
 def test_nothing_readable_is_refused_at_once(tmp_path: Path) -> None:
