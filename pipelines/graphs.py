@@ -1,6 +1,8 @@
 """The DALI graph of a batch: frames in, one resample of each crop, mirror, normalise, cast, channels-last tensor out.
 
-The same operators run on either device; only where frames come from differs (`SOURCES`).
+The same sums on either device; only where frames come from differs (`SOURCES`). On the CPU DALI's ROI resize takes 0.6 ms a
+frame of 224² on one core, two thirds of it in a horizontal pass without vector instructions; its warp_perspective (OpenCV's) gives
+the same pixels, mirrored or not, in 0.2 ms.
 """
 
 from __future__ import annotations
@@ -148,7 +150,13 @@ class ClipGraph:
         self._submitted.clear()  # not sooner: the old pipeline may have been reading the arrays
 
     def _feed(self, plans: Sequence[ClipPlan], infos: Sequence[VideoInfo], inputs: Sequence[Any]) -> None:
-        rois = [relative_rois(plan, info, turned=self._turns(info)) for plan, info in zip(plans, infos, strict=True)]
+        on_cpu = self._device.type == "cpu"
+        rois = [
+            relative_rois(plan, info, turned=self._turns(info), mirrored=on_cpu)
+            for plan, info in zip(plans, infos, strict=True)
+        ]
+        if on_cpu:
+            rois = [_matrices(roi, self._spec.input_size) for roi in rois]
         flips = [plan.flips.astype(np.int32) for plan in plans]
         feed = self._pipeline.feed_input
         if self._source == "decoded":
@@ -161,7 +169,8 @@ class ClipGraph:
             rois = [roi for roi in rois for _ in range(self._num_frames)]
             flips = [flip for flip in flips for _ in range(self._num_frames)]
         feed("rois", rois)
-        feed("flips", flips)
+        if not on_cpu:
+            feed("flips", flips)
         if self._color:
             each = self._num_frames if self._source == "images" else 1
             feed("colors", [plan.color for plan in plans for _ in range(each)])
@@ -193,8 +202,8 @@ class ClipGraph:
             prefetch_queue_depth=1,  # outputs that may wait; the operators before them go on with the next batch
         )
         with pipeline:
-            rois = fn.external_source(name="rois", ndim=2, dtype=types.FLOAT)
-            flips = fn.external_source(name="flips", ndim=1, dtype=types.INT32)
+            rois = fn.external_source(name="rois", ndim=2 if gpu else 3, dtype=types.FLOAT)
+            flips = fn.external_source(name="flips", ndim=1, dtype=types.INT32) if gpu else None
             frames = self._frames(gpu)
             angles = fn.external_source(name="angles", ndim=0, dtype=types.FLOAT) if self._rotated else None
             colors = fn.external_source(name="colors", ndim=1, dtype=types.FLOAT) if self._color else None
@@ -219,22 +228,35 @@ class ClipGraph:
 
     def _crop(self, frames: Any, rois: Any, flips: Any, angles: Any, colors: Any, crop: int) -> Any:
         size = self._spec.input_size
-        out = fn.resize(
-            frames,
-            size=[size, size],
-            roi_start=rois[crop, 0:2],
-            roi_end=rois[crop, 2:4],
-            roi_relative=True,
-            interp_type=types.INTERP_LINEAR,
-            antialias=False,  # as the peers resize
-        )
+        if flips is None:
+            first = 0 if self._source == "images" else 1
+            shape = frames.shape(dtype=types.FLOAT)
+            scale = fn.stack(shape[first + 1], shape[first], types.Constant(1.0, dtype=types.FLOAT))
+            out = fn.experimental.warp_perspective(
+                frames,
+                rois[crop] * fn.reshape(scale, shape=[3, 1]),
+                size=[size, size],
+                interp_type=types.INTERP_LINEAR,
+                border_mode="replicate",
+                pixel_origin="corner",
+            )
+        else:
+            out = fn.resize(
+                frames,
+                size=[size, size],
+                roi_start=rois[crop, 0:2],
+                roi_end=rois[crop, 2:4],
+                roi_relative=True,
+                interp_type=types.INTERP_LINEAR,
+                antialias=False,  # as the peers resize
+            )
         if angles is not None:
             out = fn.rotate(out, angle=angles, size=[size, size], interp_type=types.INTERP_NN)
         if colors is not None:
             out = fn.color_twist(out, brightness=colors[0], contrast=colors[1], saturation=colors[2], hue=colors[3])
         return fn.crop_mirror_normalize(
             out,
-            mirror=flips[crop],
+            mirror=0 if flips is None else flips[crop],
             dtype=_DALI_TYPES[self._dtype],
             output_layout="HWC" if self._source == "images" else "FHWC",
             mean=list(self._spec.mean),
@@ -242,14 +264,17 @@ class ClipGraph:
         )
 
 
-def relative_rois(plan: ClipPlan, info: VideoInfo, *, turned: int = 0) -> NDArray[np.float32]:
+def relative_rois(plan: ClipPlan, info: VideoInfo, *, turned: int = 0, mirrored: bool = False) -> NDArray[np.float32]:
     """(crops, 4) y0, x0, y1, x1 of the plan's boxes as parts of the frame.
 
     `turned`: quarter turns counter-clockwise by which the decoder's frame is still to be turned; the boxes are
-    then those of the frame before turning.
+    then those of the frame before turning. `mirrored`: the boxes that the plan mirrors run from right to left, x0 > x1
+    (before they are turned).
     """
     y, x, h, w = (plan.boxes / [info.height, info.width, info.height, info.width]).T
     y0, x0, y1, x1 = y, x, y + h, x + w
+    if mirrored:
+        x0, x1 = np.where(plan.flips, x1, x0), np.where(plan.flips, x0, x1)
     if turned == 1:
         y0, x0, y1, x1 = x0, 1 - y1, x1, 1 - y0
     elif turned == 2:
@@ -265,6 +290,16 @@ def reason(error: RuntimeError) -> str:
     text = text.split("encountered:", 1)[-1]
     lines = [re.sub(r"^\[/\S+\]\s*", "", line.strip()) for line in text.splitlines()]
     return next((line for line in lines if line and not line.startswith("C++ context")), text.strip())
+
+
+def _matrices(rois: NDArray[np.float32], size: int) -> NDArray[np.float32]:
+    """(crops, 3, 3): from pixels x, y, 1 of a result of `size` × `size` to parts of the frame, for `relative_rois`."""
+    y0, x0, y1, x1 = rois.T
+    matrices = np.zeros((len(rois), 3, 3), np.float32)
+    matrices[:, 0, 0], matrices[:, 0, 2] = (x1 - x0) / size, x0
+    matrices[:, 1, 1], matrices[:, 1, 2] = (y1 - y0) / size, y0
+    matrices[:, 2, 2] = 1
+    return matrices
 
 
 def _text(path: str | Path) -> NDArray[np.uint8]:

@@ -124,6 +124,41 @@ def test_mirroring_normalising_and_types(tmp_path: Path) -> None:
         torch.testing.assert_close(y, x.to(dtype), atol=1e-3, rtol=1e-2)
 
 
+def bilinear(frame: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:
+    """`box` (y, x, height, width) of one frame, sampled at the centres of size × size equal cells; edges are repeated."""
+    y, x, h, w = box
+    out = frame.astype(np.float64)
+    for axis, (start, length) in enumerate(((y, h), (x, w))):
+        last = frame.shape[axis] - 1
+        at = np.clip(start + (np.arange(size) + 0.5) * length / size - 0.5, 0, last)
+        low = np.floor(at).astype(int)
+        part = (at - low).reshape((-1, 1, 1) if axis == 0 else (1, -1, 1))
+        out = out.take(low, axis) * (1 - part) + out.take(np.minimum(low + 1, last), axis) * part
+    return out
+
+
+def test_every_pixel_is_the_bilinear_sample_of_its_box(real_videos: Path) -> None:
+    """Boxes with fractions, larger and smaller than the result, at the edges, mirrored; of frames of several sizes."""
+    names = ["k400_R6llTwEh07w.mp4", "ucf101_v_ApplyEyeMakeup_g01_c01.avi", "odd321x241_vp9.mp4"]
+    paths = [real_videos / "codecs" / name for name in names]
+    spec = ClipSpec(**PLAIN, num_segments=2, input_size=160, short_side=160)  # type: ignore[arg-type]
+    infos, plans = plan_all(paths, spec)
+    arrays = decoded(paths, plans)
+    for flip in (False, True):
+        for part in ((0.0, 0.0, 1.0, 1.0), (0.31, 0.27, 0.5, 0.43), (0.0, 0.6, 0.21, 0.4)):
+            cut = [
+                ClipPlan(
+                    plan.indices, np.array([part]) * [i.height, i.width, i.height, i.width], np.array([flip]), 0, 0
+                )
+                for plan, i in zip(plans, infos, strict=True)
+            ]
+            frames = graph(spec, "decoded", cut)(cut, infos, arrays).view(len(paths), 2, 3, 160, 160)
+            for ours, array, plan in zip(frames, arrays, cut, strict=True):
+                expected = bilinear(array[1], plan.boxes[0], 160)
+                expected = expected[:, ::-1] if flip else expected
+                assert np.abs(ours[1].permute(1, 2, 0).numpy() - expected).max() <= 0.51  # rounded to bytes
+
+
 def test_views_come_crop_by_crop_and_clip_by_clip(tmp_path: Path) -> None:
     """Each view of a batch equals the same crop of the same frames alone."""
     paths = [write_video(tmp_path / "a.mp4"), write_video(tmp_path / "b.mp4", size=(160, 96))]
