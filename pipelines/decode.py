@@ -66,13 +66,16 @@ def decode_frames(
         raise DecodeError(path, f"cannot decode frames {wanted.tolist()}: ask for one or more indices from 0")
     out = _Output(path, wanted, allocate or (lambda shape: np.empty(shape, np.uint8)))
     out.tally = tally if tally is not None else out.tally
+    # At a glance H.264 may lose frames, where neither the container nor the stream says how far it reorders them.
+    for glance in (True, False):
+        with open_video(path, glance) as (container, stream):
+            if path.stat().st_size > HELD_BYTES or not _decode_groups(container, stream, out):
+                break
+        if out.complete:
+            return out.finish()
+    out.clear()
     with open_video(path) as (container, stream):
-        if path.stat().st_size <= HELD_BYTES:
-            _decode_groups(container, stream, out)
-    if not out.complete:
-        out.clear()
-        with open_video(path) as (container, stream):
-            _decode_from_start(container, stream, out)
+        _decode_from_start(container, stream, out)
     return out.finish()
 
 
@@ -135,12 +138,12 @@ def _decode_from_start(container: InputContainer, stream: VideoStream, out: _Out
     raise DecodeError(out.path, f"only {number} frames decode; frame {out.last} was wanted")
 
 
-def _decode_groups(container: InputContainer, stream: VideoStream, out: _Output) -> None:
-    """Fill `out` as far as time stamps allow; leave it incomplete where they, or the stream, do not."""
+def _decode_groups(container: InputContainer, stream: VideoStream, out: _Output) -> bool:
+    """Fill `out`, or leave it incomplete where the stream is damaged; False where time stamps do not tell frames."""
     scan = scan_packets(container, stream)
     ranks = scan.ranks()
     if ranks is None or out.last >= len(ranks):
-        return
+        return False
     times = {time: rank for time, rank in ranks.items() if rank in out.places}
     context = stream.codec_context
     dropping = context.codec.canonical_name in _DROPPING
@@ -155,7 +158,8 @@ def _decode_groups(container: InputContainer, stream: VideoStream, out: _Output)
             _take(context.decode(None), times, out)
             context.flush_buffers()
     except (av.FFmpegError, ValueError):
-        return
+        pass
+    return True
 
 
 def _take(frames: list[VideoFrame], times: dict[int, int], out: _Output) -> None:
