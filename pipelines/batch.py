@@ -65,7 +65,8 @@ class HandOver:
         if gpu and made.ready.done is not None:
             stream = torch.cuda.current_stream(self._device)
             stream.wait_event(made.ready.done)
-            made.ready.frames.record_stream(stream)  # what torch allocated itself, such as a cast
+            if all(part.data_ptr() != made.ready.frames.data_ptr() for part in made.ready.parts):
+                made.ready.frames.record_stream(stream)  # torch's own, from a copy or a cast on the graph's stream
         return Batch(
             frames=made.ready.frames,
             labels=torch.tensor(labels, dtype=torch.int64, pin_memory=gpu).to(self._device, non_blocking=True),

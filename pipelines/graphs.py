@@ -45,7 +45,8 @@ class Ready:
     done: torch.cuda.Event | None = None
     """On a GPU: a stream that uses `frames` waits for it first."""
     parts: tuple[torch.Tensor, ...] = ()
-    """What `frames` was made from: kept until `done`, because DALI's memory knows nothing of torch's streams."""
+    """DALI's memory that `frames` is or was made from: kept until the work on it is done, because it knows nothing of torch's
+    streams."""
 
 
 class ClipGraph:
@@ -187,7 +188,7 @@ class ClipGraph:
             return Ready(frames)
         done = torch.cuda.Event()
         done.record(self._stream)
-        return Ready(frames, done, (*crops, joined))
+        return Ready(frames, done, tuple(crops))
 
     def _turns(self, info: VideoInfo) -> int:
         return info.rotation // 90 if self._source == "video" else 0
