@@ -116,7 +116,7 @@ def test(
     \b
     tin-cli test --checkpoint runs/tin_motion/best.pt --out result.json
     tin-cli test --checkpoint best.pt --list mine/val.txt --eval top_k_accuracy
-    tin-cli test --checkpoint best.pt --data /data/k400 --set data.test_crop=three --nproc-per-node 8 --max-bad 1%
+    tin-cli test --checkpoint best.pt --data /data/k400 --set data.test_crop=three --max-bad 1%
 
     Videos that cannot be read are reported and left out of the metrics; nothing stands in for them. docs/results.md describes the file.
     """  # fmt: skip
