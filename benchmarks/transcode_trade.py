@@ -151,7 +151,7 @@ def _psnr(videos: Sequence[Path], copies: Sequence[Path]) -> float:
 
 def _luma(path: Path) -> Iterator[np.ndarray]:
     with open_video(path) as (container, stream):
-        for frame in upright_frames(path, container, stream, TranscodeSettings().short_side):
+        for frame in upright_frames(path, container, stream, TranscodeSettings().short_side, stream.frames):
             yield frame.to_ndarray()[: frame.height].astype(np.float32)
 
 

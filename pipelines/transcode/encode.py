@@ -81,7 +81,7 @@ def _encode(source: Path, out: Path, num_frames: int, settings: TranscodeSetting
     with open_video(source) as (container, stream):
         try:
             with out.open("wb", buffering=_BUFFER_BYTES) as file:
-                count = _copy(source, container, stream, file, settings)
+                count = _copy(source, container, stream, file, num_frames, settings)
                 file.flush()
                 os.fsync(file.fileno())  # some file systems say only here that the disk is full or gone
         except av.FFmpegError as error:
@@ -98,10 +98,15 @@ def _encode(source: Path, out: Path, num_frames: int, settings: TranscodeSetting
 
 
 def _copy(
-    source: Path, container: InputContainer, stream: VideoStream, file: BinaryIO, settings: TranscodeSettings
+    source: Path,
+    container: InputContainer,
+    stream: VideoStream,
+    file: BinaryIO,
+    num_frames: int,
+    settings: TranscodeSettings,
 ) -> int:
     """Decode, scale, turn and encode every frame; returns how many there were. FFmpeg's and the disk's errors pass."""
-    frames = upright_frames(source, container, stream, settings.short_side)
+    frames = upright_frames(source, container, stream, settings.short_side, num_frames)
     first = next(frames, None)
     if first is None:
         raise DecodeError(source, "no frame of it decodes")
@@ -120,9 +125,12 @@ def _copy(
 
 
 def upright_frames(
-    source: Path, container: InputContainer, stream: VideoStream, short_side: int
+    source: Path, container: InputContainer, stream: VideoStream, short_side: int, num_frames: int
 ) -> Iterator[VideoFrame]:
-    """Every frame as yuv420p, scaled and turned as it is to be displayed; all of the first one's size."""
+    """Every frame as yuv420p, scaled and turned as it is to be displayed; all of the first one's size.
+
+    Raises DecodeError where decoding fails; it says after how many of `num_frames` frames.
+    """
     reformatter = VideoReformatter()
     size: tuple[int, int] | None = None
     count = 0
@@ -131,7 +139,9 @@ def upright_frames(
         try:
             frame = next(decoded, None)
         except (av.FFmpegError, ValueError) as error:
-            raise DecodeError(source, f"decoding fails after {count} frames ({reason_of(error)})") from None
+            raise DecodeError(
+                source, f"decoding fails after {count} of {num_frames} frames ({reason_of(error)})"
+            ) from None
         if frame is None:
             return
         count += 1

@@ -77,7 +77,7 @@ class TranscodeSettings:
             }  # fmt: skip
         # Measured on 300-frame Kinetics files: without CABAC and deblocking (fastdecode) random clips decode 1.8 times as fast
         # for a tenth more bytes; B-frames and keyframes at scene cuts bring nothing in groups of eight. Macroblock-tree rate control
-        # would save some 5 % at equal PSNR, but libx264's depends on what its process encoded before: one file in a
+        # would save some 4 % at equal PSNR, but libx264's depends on what its process encoded before: one file in a
         # hundred came out in other bytes.
         return options | {"crf": str(self.crf), "tune": "fastdecode", "sc_threshold": "0", "mbtree": "0"}
 
