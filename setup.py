@@ -303,7 +303,7 @@ setup(
         "torch>=2.11",  # the stable ABI that csrc/ is built for
         "torchvision>=0.26",
         "numpy>=2.0",
-        "av>=14",
+        "av>=17.1",  # reads one stream and leaves the others (Stream.discard)
         "click>=8.1",
         "rich>=13",
         "pydantic>=2.7",
