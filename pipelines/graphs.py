@@ -86,6 +86,8 @@ class ClipGraph:
         self._rotated = rotated and source == "video"
         self._color = color
         self._samples = batch_size * (num_frames if source == "images" else 1)
+        # Only the part of a JPEG that the one crop shows is decoded; nvJPEG decodes whole images as fast.
+        self._sliced = source == "images" and device.type == "cpu" and num_crops == 1
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._submitted: deque[tuple[int, Sequence[Any], RuntimeError | None]] = deque()  # with what DALI reads from
         self._pipeline = self._build()
@@ -156,6 +158,10 @@ class ClipGraph:
             relative_rois(plan, info, turned=self._turns(info), mirrored=on_cpu)
             for plan, info in zip(plans, infos, strict=True)
         ]
+        if self._sliced:
+            slices = [_slice(plan, info) for plan, info in zip(plans, infos, strict=True)]
+            rois = [_within(roi, part, info) for roi, part, info in zip(rois, slices, infos, strict=True)]
+            self._pipeline.feed_input("slices", [part for part in slices for _ in range(self._num_frames)])
         if on_cpu:
             rois = [_matrices(roi, self._spec.input_size) for roi in rois]
         flips = [plan.flips.astype(np.int32) for plan in plans]
@@ -221,6 +227,11 @@ class ClipGraph:
             return frames.gpu() if gpu else frames
         encoded = fn.io.file.read(fn.external_source(name="paths", ndim=1, dtype=types.UINT8))
         device = "mixed" if gpu else "cpu"
+        if self._sliced:
+            slices = fn.external_source(name="slices", ndim=1, dtype=types.INT32)
+            return fn.decoders.image_slice(
+                encoded, start=slices[0:2], end=slices[2:4], axes=[0, 1], device=device, output_type=types.RGB
+            )
         if self._source == "images":
             return fn.decoders.image(encoded, device=device, output_type=types.RGB)
         indices = fn.external_source(name="indices", ndim=1, dtype=types.INT32)
@@ -291,6 +302,20 @@ def reason(error: RuntimeError) -> str:
     text = text.split("encountered:", 1)[-1]
     lines = [re.sub(r"^\[/\S+\]\s*", "", line.strip()) for line in text.splitlines()]
     return next((line for line in lines if line and not line.startswith("C++ context")), text.strip())
+
+
+def _slice(plan: ClipPlan, info: VideoInfo) -> NDArray[np.int32]:
+    """(4,) y0, x0, y1, x1: whole pixels that hold the plan's one box and all that is interpolated with."""
+    y, x, h, w = plan.boxes[0]
+    low = np.floor([y, x]) - 1
+    high = np.minimum(np.ceil([y + h, x + w]) + 1, [info.height, info.width])
+    return np.concatenate([np.maximum(low, 0), high]).astype(np.int32)
+
+
+def _within(roi: NDArray[np.float32], part: NDArray[np.int32], info: VideoInfo) -> NDArray[np.float32]:
+    """The region `roi`, parts of the whole frame, as parts of the slice `part` of it."""
+    start, size = np.tile(part[:2], 2), np.tile(part[2:] - part[:2], 2)
+    return ((roi.astype(np.float64) * np.tile([info.height, info.width], 2) - start) / size).astype(np.float32)
 
 
 def _matrices(rois: NDArray[np.float32], size: int) -> NDArray[np.float32]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -198,6 +199,27 @@ def test_frame_folders(tmp_path: Path) -> None:
     x = graph(spec, "images", plans)(plans, infos, paths).view(3, 4, 3, 32, 32)
     levels = torch.from_numpy(8 * plans[0].indices[0]).view(1, 4, 1, 1, 1)
     assert (x - levels).abs().mean((2, 3, 4)).max() <= 3  # neighbours differ by 8
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png"])
+def test_of_a_frame_folder_the_part_that_the_crop_shows_gives_the_pixels_of_whole_images(
+    real_videos: Path, tmp_path: Path, ending: str
+) -> None:
+    (tmp_path / "clip").mkdir()
+    frames = decode_frames(real_videos / "codecs" / "k400_R6llTwEh07w.mp4", [0, 40, 80, 120])
+    for number, frame in enumerate(frames, 1):
+        av.VideoFrame.from_ndarray(frame, format="rgb24").save(tmp_path / "clip" / f"{number:05}.{ending}")
+    spec = ClipSpec(num_segments=4, input_size=96, short_side=112, **PLAIN)  # type: ignore[arg-type]
+    infos, plans = plan_all([tmp_path / "clip"], spec)
+    paths = [[tmp_path / "clip" / f"{index + 1:05}.{ending}" for index in plans[0].indices.reshape(-1).tolist()]]
+    for flip in (False, True):
+        for box in ([0, 0, 256, 340], [33.3, 51.7, 120.2, 99.5], [0, 200.5, 60.25, 139.5], [255, 339, 1, 1]):
+            one = ClipPlan(plans[0].indices, np.array([box], np.float64), np.array([flip]), 0, 0)
+            two = ClipPlan(plans[0].indices, np.array([box, box], np.float64), np.array([flip, flip]), 0, 0)
+            part = graph(spec, "images", [one])([one], infos, paths)
+            whole = graph(spec, "images", [two])([two], infos, paths)[:4]  # of several crops, whole images are decoded
+            assert (part - whole).abs().max() <= 1
+            assert (part - whole).abs().mean() <= 0.01
 
 
 def test_a_frame_past_the_end_is_an_error_and_not_a_black_frame(tmp_path: Path) -> None:
