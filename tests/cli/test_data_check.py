@@ -53,11 +53,11 @@ def test_a_sound_list_is_status_0(cli: Callable, data: Path) -> None:
 
 
 def test_a_file_that_takes_too_long_is_a_hang(cli: Callable, real_videos: Path, tmp_path: Path) -> None:
-    (tmp_path / "list.txt").write_text("bikes_640x272.mp4 0\n")
+    (tmp_path / "list.txt").write_text("vfr_gap_1080p_demo_skeleton.mp4 0\n")
     options = ("--root", real_videos / "codecs", "--deep", "--seconds", 0.01, "--workers", 1)
     result = cli("data", "check", tmp_path / "list.txt", *options)
     assert result.status == 1
-    assert result.out.startswith("bikes_640x272.mp4: hang: not decoded within 0.01 seconds\n")
+    assert result.out.startswith("vfr_gap_1080p_demo_skeleton.mp4: hang: not decoded within 0.01 seconds\n")
 
 
 def test_mistakes_are_one_line_and_status_2(cli: Callable, data: Path) -> None:

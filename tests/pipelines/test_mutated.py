@@ -23,6 +23,7 @@ SOURCES = ("k400_arm_wrestling_demo.mp4", "vp9_640x480.webm", "hmdb51_TrumanShow
     [pytest.param(1, marks=pytest.mark.slow), pytest.param(13, marks=[pytest.mark.prove, pytest.mark.timeout(1800)])],
 )
 def test_every_damaged_file_is_delivered_or_named(real_videos: Path, tmp_path: Path, rounds: int) -> None:
+    others = set(psutil.Process().children())
     names = []
     bad, forbidden = {"dangling.mp4", "missing.mp4"}, set()
     for seed in range(rounds):
@@ -56,6 +57,6 @@ def test_every_damaged_file_is_delivered_or_named(real_videos: Path, tmp_path: P
         assert [len(batch.ids) for batch in loader] == [8] * len(loader)
     findings = {finding.id: finding for finding in check_deep(video_list, index)}
     assert {failure.name for failure in failed.values()} <= set(findings)  # and those whose damage no clip met
-    assert psutil.Process().children() == []
+    assert set(psutil.Process().children()) <= others
     assert len(os.listdir("/proc/self/fd")) <= open_files
     print(f"{len(names)} files: {len(delivered)} delivered, {len(failed)} named; the deep check finds {len(findings)}")
