@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: install test fast lint format prove demo gpu clean
+.PHONY: install test fast lint format prove demo gpu cuda-report clean
 
 install: $(INSTALLED)
 
@@ -75,6 +75,10 @@ gpu:
 	timeout 200 $(GPU_PYTHON) -m benchmarks.gpu --quick --out $(OUT) > $(OUT)/benchmarks.log 2>&1 || failed="$$failed benchmarks"; \
 	cat $(OUT)/benchmarks.log; \
 	test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
+
+# Registers and spills of the CUDA kernels on every architecture; needs nvcc, no GPU.
+cuda-report:
+	$(PYTHON) benchmarks/cuda_report.py
 
 clean:
 	rm -rf $(DEMO) build dist *.egg-info

@@ -91,31 +91,34 @@ def cpu_library(folder: Path) -> tuple[list[list[str]], list[str]]:
     """Commands that compile, and the one that links, libtin_cpu.so with objects in `folder`."""
     compiler = host_compiler()
     flags = [*compiler, "-std=c++20", "-O3", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra"]
-    objects = [str(folder / "register_cpu.o")]
-    commands = [[*flags, *torch_headers(), "-c", "csrc/register_cpu.cpp", "-o", objects[0]]]
+    objects, commands = [], []
+    for source in ("register_cpu", "register_join_cpu", "register_nets_cpu", "cpu_level"):
+        objects.append(str(folder / f"{source}.o"))
+        commands.append([*flags, *torch_headers(), "-c", f"csrc/{source}.cpp", "-o", objects[-1]])
     # no contraction to fused multiply-adds: every processor gives the same bits, and memory is the limit anyway
     flags.append("-ffp-contract=off")
     levels = SIMD_LEVELS if is_x86_64(compiler) else {"generic": []}
-    for level, extra in levels.items():
-        objects.append(str(folder / f"interlace_{level}.o"))
-        commands.append([*flags, *extra, f"-DTIN_LEVEL={level}", "-c", "csrc/interlace_cpu.cpp", "-o", objects[-1]])
+    for source in ("interlace", "join"):
+        for level, extra in levels.items():
+            objects.append(str(folder / f"{source}_{level}.o"))
+            commands.append([*flags, *extra, f"-DTIN_LEVEL={level}", "-c", f"csrc/{source}_cpu.cpp", "-o", objects[-1]])
     return commands, [*compiler, "-shared", *objects, *torch_libraries()]
 
 
 def cuda_library(folder: Path) -> tuple[list[list[str]], list[str]]:
     """Likewise libtin_cuda.so."""
     compiler, nvcc = host_compiler(), find_nvcc()
-    register, kernels = str(folder / "register_cuda.o"), str(folder / "interlace_cuda.o")
     flags = ["-std=c++20", "-O3"]
     host = ["-fPIC", "-fvisibility=hidden"]
     headers = ["-Wall", "-Wextra", *torch_headers()]
     through = ["-ccbin", compiler[0], "-Xcompiler", ",".join(host), "--threads", "0", *architecture_flags(nvcc)]
-    commands = [
-        [*compiler, *flags, *host, *headers, "-c", "csrc/register_cuda.cpp", "-o", register],
-        [nvcc, *flags, *through, "-c", "csrc/interlace_cuda.cu", "-o", kernels],
-    ]
+    objects, commands = [], []
+    for source in ("register_cuda.cpp", "register_residual_cuda.cpp", "interlace_cuda.cu", "residual_cuda.cu"):
+        objects.append(str(folder / f"{source}.o"))
+        compile_ = [nvcc, *flags, *through] if source.endswith(".cu") else [*compiler, *flags, *host, *headers]
+        commands.append([*compile_, "-c", f"csrc/{source}", "-o", objects[-1]])
     runtime = [f"-L{cuda_runtime(nvcc).parent}", "-lcudart_static", "-lrt", "-ldl", "-lpthread"]
-    return commands, [*compiler, "-shared", register, kernels, *runtime, *torch_libraries()]
+    return commands, [*compiler, "-shared", *objects, *runtime, *torch_libraries()]
 
 
 def host_compiler() -> list[str]:

@@ -36,7 +36,10 @@ struct ForwardArgs {
 template <class T>
 struct BackwardArgs {
   const T* grad;
-  const T* x; // null unless the gradients of offset or weight are needed
+  const T* passed; // added to grad_x; null for nothing: the gradient of x as another reader has it
+  const T* x; // its groups, at least; null unless the gradients of offset or weight are needed
+  int64_t x_row; // elements of x from a row to the next; less than p.row where x holds the groups alone
+  int64_t x_frame; // and from a frame to the next
   const Acc<T>* offset;
   const Acc<T>* weight;
   T* grad_x; // null where not needed

@@ -30,10 +30,10 @@ TIN_INLINE Column column_of(const Params& p, const Grid& grid, int64_t block, in
 }
 
 // One thread of the forward pass, and of the input's gradient: the map differs, the movement is the same. With SUMS,
-// `x` is read too and `sums` receives sum(near * x), sum(far * x) of each piece.
+// x is read too and `sums` receives sum(near * x), sum(far * x) of each piece.
 template <int V, int S, bool SUMS, class T, class TapsOf>
 TIN_INLINE void columns_move(
-    const Params& p, const Grid& grid, const T* __restrict__ in, const T* __restrict__ x, T* __restrict__ out,
+    const Params& p, const Grid& grid, const T* __restrict__ in, const Beside<T>& more, T* __restrict__ out,
     const Column& c, const TapsOf& taps_of, Acc<T>* sums) {
   using A = Acc<T>;
   constexpr int pieces = V / S;
@@ -49,10 +49,15 @@ TIN_INLINE void columns_move(
     for (; row + (copy_ahead - 1) * grid.slots < c.end; row += copy_ahead * grid.slots, at += copy_ahead * step) {
       Pack<T, V> packs[copy_ahead];
       TIN_UNROLL for (int j = 0; j < copy_ahead; ++j) packs[j] = load<V>(in + here + at + j * step);
-      TIN_UNROLL for (int j = 0; j < copy_ahead; ++j) store<V>(out + here + at + j * step, packs[j]);
+      TIN_UNROLL for (int j = 0; j < copy_ahead; ++j) {
+        if (more.passed) add_pack(packs[j], load<V>(more.passed + here + at + j * step));
+        store<V>(out + here + at + j * step, packs[j]);
+      }
     }
     for (; row < c.end; row += grid.slots, at += step) {
-      store<V>(out + here + at, load<V>(in + here + at));
+      Pack<T, V> pack = load<V>(in + here + at);
+      if (more.passed) add_pack(pack, load<V>(more.passed + here + at));
+      store<V>(out + here + at, pack);
     }
     return;
   }
@@ -61,6 +66,7 @@ TIN_INLINE void columns_move(
     const int64_t e = c.first + q * S;
     sources[q] = e < fold ? source_of(p, taps_of(c.n, c.t, e / p.run), c.n, SUMS) : untouched<A>(p, c.frame);
   }
+  const T* __restrict__ x = SUMS ? more.x + c.frame * more.x_frame + c.first : nullptr;
   for (; row < c.end; row += ahead * grid.slots, at += ahead * step) {
     Pack<T, S> near[ahead][pieces], far[ahead][pieces], own[ahead][pieces];
     TIN_UNROLL for (int j = 0; j < ahead; ++j) {
@@ -69,7 +75,7 @@ TIN_INLINE void columns_move(
         TIN_UNROLL for (int q = 0; q < pieces; ++q) {
           near[j][q] = sources[q].near >= 0 ? load<S>(in + sources[q].near + e + q * S) : Pack<T, S>{};
           far[j][q] = sources[q].far >= 0 ? load<S>(in + sources[q].far + e + q * S) : Pack<T, S>{};
-          if (SUMS) own[j][q] = load<S>(x + here + at + j * step + q * S);
+          if (SUMS) own[j][q] = load<S>(x + (row + j * grid.slots) * more.x_row + q * S);
         }
       }
     }
@@ -87,7 +93,9 @@ TIN_INLINE void columns_move(
             }
           }
         }
-        if (out) store<V>(out + here + at + j * step, moved);
+        if (!out) continue;
+        if (more.passed) add_pack(moved, load<V>(more.passed + here + at + j * step));
+        store<V>(out + here + at + j * step, moved);
       }
     }
   }
@@ -101,7 +109,7 @@ TIN_INLINE void columns_forward(
     return;
   }
   columns_move<V, S, false, T>(
-      p, grid, args.x, nullptr, args.out, c,
+      p, grid, args.x, Beside<T>{}, args.out, c,
       [&](int64_t n, int64_t t, int64_t k) { return forward_taps(p, args.offset, args.weight, n, t, k); }, nullptr);
 }
 
@@ -115,7 +123,7 @@ TIN_INLINE void columns_backward(
   Acc<T> sums[pieces * 2] = {};
   if (!c.idle) {
     columns_move<V, S, SUMS, T>(
-        p, grid, args.grad, args.x, args.grad_x, c,
+        p, grid, args.grad, beside(args), args.grad_x, c,
         [&](int64_t n, int64_t s, int64_t k) { return backward_taps(p, args.offset, args.weight, n, s, k); }, sums);
   }
   if (SUMS) {

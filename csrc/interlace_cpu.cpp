@@ -82,22 +82,45 @@ TIN_INLINE void move(T* out, const Origin<T>& from, int64_t at, int64_t length) 
   }
 }
 
+// out = a + b; out may be a.
+template <class T>
+TIN_INLINE void add(T* out, const T* a, const T* b, int64_t length) {
+  for (int64_t i = 0; i < length; ++i) {
+    narrow(widen(a[i]) + widen(b[i]), out[i]);
+  }
+}
+
+// What move_chunk makes a part of a frame from.
+template <class T>
+struct Movement {
+  T* out; // the frame
+  const T* clip; // first of the clip's frames that are read
+  const T* own; // the frame that channels of no group are taken from
+  const T* passed; // a frame that is added, null for none
+};
+
 // Group after group: for planes, and for more groups than move_rows takes.
 template <class T, class TapsOf>
-TIN_INLINE void move_groups(
-    const Params& p, const Chunk& chunk, T* out, const T* clip, const T* own, const TapsOf& taps_of) {
+TIN_INLINE void move_groups(const Params& p, const Chunk& chunk, const Movement<T>& m, const TapsOf& taps_of) {
   for (int64_t k = 0; k < p.groups; ++k) {
     const Block block = block_of(p, chunk, k * p.run, (k + 1) * p.run);
-    const Origin<T> from = origin_of(clip, p.frame, taps_of(k));
+    const Origin<T> from = origin_of(m.clip, p.frame, taps_of(k));
     for (int64_t r = 0; r < block.rows; ++r) {
       const int64_t at = block.first + r * p.row;
-      move<0>(out + at, from, at, block.length);
+      move<0>(m.out + at, from, at, block.length);
+      if (m.passed) {
+        add(m.out + at, m.out + at, m.passed + at, block.length);
+      }
     }
   }
   const Block rest = block_of(p, chunk, p.groups * p.run, p.row);
   for (int64_t r = 0; r < rest.rows; ++r) {
     const int64_t at = rest.first + r * p.row;
-    memcpy(out + at, own + at, static_cast<size_t>(rest.length) * sizeof(T));
+    if (m.passed) {
+      add(m.out + at, m.own + at, m.passed + at, rest.length);
+    } else {
+      memcpy(m.out + at, m.own + at, static_cast<size_t>(rest.length) * sizeof(T));
+    }
   }
 }
 
@@ -136,21 +159,20 @@ TIN_INLINE void stream_lines(char* out, const char* in, int64_t bytes) {
 
 // Row after row, so that everything that is read or written is met in the order it lies in.
 template <int LENGTH, bool STREAM, class T, class TapsOf>
-TIN_INLINE void move_rows(
-    const Params& p, const Chunk& chunk, T* out, const T* clip, const T* own, const TapsOf& taps_of) {
+TIN_INLINE void move_rows(const Params& p, const Chunk& chunk, const Movement<T>& m, const TapsOf& taps_of) {
   constexpr int64_t size = sizeof(T);
   Origin<T> from[kGroups];
   for (int64_t k = 0; k < p.groups; ++k) {
-    from[k] = origin_of(clip, p.frame, taps_of(k));
+    from[k] = origin_of(m.clip, p.frame, taps_of(k));
   }
-  // a stream takes whole lines: the line in which the groups end is put together with what follows them
+  // a stream takes whole lines: what is put together first is the line in which the groups end, or all that is added
   alignas(kLine) T staged[STREAM ? kStage / size : 1];
   const int64_t fold = p.groups * p.run, bytes = p.row * size;
   const int64_t edge = STREAM ? (fold * size + kLine - 1) / kLine * kLine : fold * size;
   const bool far_apart = STREAM && p.run * size >= kLine;
   for (int64_t r = chunk.row; r < chunk.row + chunk.rows; ++r) {
     const int64_t at = r * p.row;
-    T* row = STREAM ? staged : out + at;
+    T* row = STREAM ? staged : m.out + at;
     for (int64_t k = 0; k < p.groups; ++k) {
       move<LENGTH>(row + k * p.run, from[k], at + k * p.run, p.run);
       if (far_apart) {
@@ -159,12 +181,26 @@ TIN_INLINE void move_rows(
         prefetch(from[k].far, soon, p.run);
       }
     }
-    char* to = reinterpret_cast<char*>(out + at);
-    const char* rest = reinterpret_cast<const char*>(own + at);
+    char* to = reinterpret_cast<char*>(m.out + at);
+    const char* rest = reinterpret_cast<const char*>(m.own + at);
     if (STREAM) {
-      memcpy(staged + fold, own + at + fold, static_cast<size_t>(edge - fold * size));
+      memcpy(staged + fold, m.own + at + fold, static_cast<size_t>(edge - fold * size));
+      if (m.passed) {
+        add(staged, staged, m.passed + at, edge / size);
+      }
       stream_lines(to, reinterpret_cast<const char*>(staged), edge);
-      stream_lines(to + edge, rest + edge, bytes - edge);
+      if (!m.passed) {
+        stream_lines(to + edge, rest + edge, bytes - edge);
+        continue;
+      }
+      for (int64_t e = edge; e < bytes; e += kStage) {
+        const int64_t part = bytes - e < kStage ? bytes - e : kStage;
+        add(staged, m.own + at + e / size, m.passed + at + e / size, part / size);
+        stream_lines(to + e, reinterpret_cast<const char*>(staged), part);
+      }
+    } else if (m.passed) {
+      add(row, row, m.passed + at, fold);
+      add(row + fold, m.own + at + fold, m.passed + at + fold, p.row - fold);
     } else {
       memcpy(to + edge, rest + edge, static_cast<size_t>(bytes - edge));
     }
@@ -178,19 +214,18 @@ TIN_INLINE void move_rows(
 
 template <class T, class TapsOf>
 TIN_INLINE void move_chunk(
-    const Params& p, const CpuGrid& grid, const Chunk& chunk, T* out, const T* clip, const T* own,
-    const TapsOf& taps_of) {
+    const Params& p, const CpuGrid& grid, const Chunk& chunk, const Movement<T>& m, const TapsOf& taps_of) {
   if (p.rows == 1 || p.groups > kGroups) {
-    return move_groups(p, chunk, out, clip, own, taps_of);
+    return move_groups(p, chunk, m, taps_of);
   }
   const int64_t size = sizeof(T);
-  const bool lines = p.row * size % kLine == 0 && reinterpret_cast<uintptr_t>(out) % kLine == 0;
+  const bool lines = p.row * size % kLine == 0 && reinterpret_cast<uintptr_t>(m.out) % kLine == 0;
   const bool stream = grid.stream && lines && p.groups * p.run * size <= kStage;
   with_length(p.run, [&](auto length) {
     if (stream) {
-      move_rows<length.value, true>(p, chunk, out, clip, own, taps_of);
+      move_rows<length.value, true>(p, chunk, m, taps_of);
     } else {
-      move_rows<length.value, false>(p, chunk, out, clip, own, taps_of);
+      move_rows<length.value, false>(p, chunk, m, taps_of);
     }
   });
 }
@@ -236,9 +271,10 @@ void forward(const Params& p, const CpuGrid& grid, const ForwardArgs<T>& args, i
   for (int64_t index = begin; index < end; ++index) {
     const Chunk chunk = chunk_of(p, grid, index);
     const int64_t here = chunk.frame * p.frame;
-    move_chunk(
-        p, grid, chunk, args.out + here, args.x + chunk.n * p.segments * p.frame, args.x + here,
-        [&](int64_t k) { return forward_taps(p, args.offset, args.weight, chunk.n, chunk.t, k); });
+    const Movement<T> m{args.out + here, args.x + chunk.n * p.segments * p.frame, args.x + here, nullptr};
+    move_chunk(p, grid, chunk, m, [&](int64_t k) {
+      return forward_taps(p, args.offset, args.weight, chunk.n, chunk.t, k);
+    });
   }
 }
 
@@ -254,7 +290,8 @@ void backward(const Params& p, const CpuGrid& grid, const BackwardArgs<T>& args,
       return backward_taps(p, args.offset, args.weight, chunk.n, chunk.t, k);
     };
     if (args.grad_x) {
-      move_chunk(p, grid, chunk, args.grad_x + here, clip, args.grad + here, taps_of);
+      const T* passed = args.passed ? args.passed + here : nullptr;
+      move_chunk(p, grid, chunk, Movement<T>{args.grad_x + here, clip, args.grad + here, passed}, taps_of);
     }
     for (int64_t k = 0; args.partials && k < p.groups; ++k) {
       const Taps<A> taps = taps_of(k);
@@ -263,19 +300,40 @@ void backward(const Params& p, const CpuGrid& grid, const BackwardArgs<T>& args,
       const Block block = block_of(p, chunk, k * p.run, (k + 1) * p.run);
       A near_sums[16] = {}, far_sums[16] = {};
       with_length(block.length, [&](auto length) {
+        const T* x = args.x + chunk.frame * args.x_frame + chunk.row * args.x_row + (block.first - chunk.row * p.row);
         for (int64_t r = 0; r < block.rows; ++r) {
           const int64_t at = block.first + r * p.row;
           if (far_apart) {
-            prefetch(args.x + here, at + kAhead * p.row, block.length);
+            prefetch(x, (r + kAhead) * args.x_row, block.length);
           }
           add_products<length.value>(
-              near_sums, far_sums, near ? near + at : nullptr, far ? far + at : nullptr, args.x + here + at,
+              near_sums, far_sums, near ? near + at : nullptr, far ? far + at : nullptr, x + r * args.x_row,
               block.length);
         }
       });
       A* sums = args.partials + (chunk.index * p.groups + k) * 2;
       sums[0] = total(near_sums);
       sums[1] = total(far_sums);
+    }
+  }
+}
+
+template <class T>
+void into(
+    const Params& p, const CpuGrid& grid, const ForwardArgs<T>& args, int64_t out_row, int64_t out_frame, int64_t begin,
+    int64_t end) {
+  for (int64_t index = begin; index < end; ++index) {
+    const Chunk chunk = chunk_of(p, grid, index);
+    T* out = args.out + chunk.frame * out_frame + chunk.row * out_row;
+    for (int64_t k = 0; k < p.groups; ++k) {
+      const Taps<Acc<T>> taps = forward_taps(p, args.offset, args.weight, chunk.n, chunk.t, k);
+      const Origin<T> from = origin_of(args.x + chunk.n * p.segments * p.frame, p.frame, taps);
+      const int64_t at = chunk.row * p.row + k * p.run;
+      with_length(p.run, [&](auto length) {
+        for (int64_t r = 0; r < chunk.rows; ++r) {
+          move<length.value>(out + r * out_row + k * p.run, from, at + r * p.row, p.run);
+        }
+      });
     }
   }
 }
@@ -289,17 +347,12 @@ void finish(const Params& p, const FinishArgs<T>& args, int64_t begin, int64_t e
 }
 
 template <class T>
-constexpr CpuKernels<T> kernels = {forward<T>, backward<T>, finish<T>};
+constexpr CpuKernels<T> kernels = {forward<T>, backward<T>, into<T>, finish<T>};
 
 } // namespace
 
-#define TIN_QUOTE_(text) #text
-#define TIN_QUOTE(text) TIN_QUOTE_(text)
-#define TIN_JOIN_(a, b) a##b
-#define TIN_JOIN(a, b) TIN_JOIN_(a, b)
-
-extern const CpuLevel TIN_JOIN(cpu_, TIN_LEVEL);
-const CpuLevel TIN_JOIN(cpu_, TIN_LEVEL) = {
-    TIN_QUOTE(TIN_LEVEL), kernels<float>, kernels<double>, kernels<Half>, kernels<BFloat16>};
+extern const InterlaceTable TIN_JOIN(interlace_, TIN_LEVEL);
+const InterlaceTable TIN_JOIN(interlace_, TIN_LEVEL) = {
+    kernels<float>, kernels<double>, kernels<Half>, kernels<BFloat16>};
 
 } // namespace tin

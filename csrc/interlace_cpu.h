@@ -1,6 +1,7 @@
-// What interlace_cpu.cpp offers for one instruction set; register_cpu.cpp chooses among them at load time.
+// What interlace_cpu.cpp offers for one instruction set; cpu_level.h chooses among them at load time.
 #pragma once
 
+#include "cpu_level.h"
 #include "interlace.h"
 
 namespace tin {
@@ -72,21 +73,19 @@ struct CpuKernels {
   // chunks [begin, end) of N*T*chunks
   void (*forward)(const Params&, const CpuGrid&, const ForwardArgs<T>&, int64_t begin, int64_t end);
   void (*backward)(const Params&, const CpuGrid&, const BackwardArgs<T>&, int64_t begin, int64_t end);
+  // x holds the groups alone, channels_last; the output is a wider tensor, whose rows and frames are this far apart
+  void (*into)(
+      const Params&, const CpuGrid&, const ForwardArgs<T>&, int64_t out_row, int64_t out_frame, int64_t begin, int64_t end);
   void (*finish)(const Params&, const FinishArgs<T>&, int64_t begin, int64_t end); // clips and groups, n * G + k
 };
 
-struct CpuLevel {
-  const char* name;
+struct InterlaceTable {
   CpuKernels<float> float32;
   CpuKernels<double> float64;
   CpuKernels<Half> float16;
   CpuKernels<BFloat16> bfloat16;
 };
 
-extern const CpuLevel cpu_generic;
-#if defined(__x86_64__)
-extern const CpuLevel cpu_avx2;
-extern const CpuLevel cpu_avx512;
-#endif
+TIN_DECLARE_LEVELS(InterlaceTable, interlace);
 
 } // namespace tin

@@ -2,8 +2,7 @@
 // launches.
 #include "interlace_cuda.h"
 
-#include <cuda_runtime.h>
-
+#include "cuda_launch.h"
 #include "interlace_columns.h"
 #include "interlace_planes.h"
 
@@ -56,26 +55,12 @@ __global__ void TIN_BOUNDS finish_kernel(Params p, FinishArgs<T> args) {
   finish_gradients(p, args, n, k, threadIdx.x, blockDim.x);
 }
 
-template <class Kernel, class... Args>
-const char* launch(Kernel kernel, int64_t blocks, int device, void* stream, const Args&... args) {
-  if (blocks > INT32_MAX) {
-    return "the tensor needs more blocks than a grid can have";
-  }
-  // The CUDA runtime linked into this library keeps its own current device.
-  cudaError_t error = cudaSetDevice(device);
-  if (error == cudaSuccess) {
-    kernel<<<static_cast<unsigned>(blocks), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(args...);
-    error = cudaGetLastError();
-  }
-  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
-}
-
 template <class T>
 const char* launch_on_grid(const Params& p, const Grid& grid, const ForwardArgs<T>& args, int device, void* stream) {
   return with_access<T>(grid, [&](auto access) {
     constexpr int V = access.vector, S = access.piece;
     const auto kernel = p.rows == 1 ? planes_forward_kernel<V, T> : columns_forward_kernel<V, S, T>;
-    return launch(kernel, p.clips * p.segments * grid.parts, device, stream, p, grid, args);
+    return launch(kernel, p.clips * p.segments * grid.parts, kThreads, 0, device, stream, p, grid, args);
   });
 }
 
@@ -86,7 +71,7 @@ const char* launch_on_grid(const Params& p, const Grid& grid, const BackwardArgs
     const auto with_sums = p.rows == 1 ? planes_backward_kernel<V, true, T> : columns_backward_kernel<V, S, true, T>;
     const auto without = p.rows == 1 ? planes_backward_kernel<V, false, T> : columns_backward_kernel<V, S, false, T>;
     const auto kernel = args.partials ? with_sums : without;
-    return launch(kernel, p.clips * p.segments * grid.parts, device, stream, p, grid, args);
+    return launch(kernel, p.clips * p.segments * grid.parts, kThreads, 0, device, stream, p, grid, args);
   });
 }
 
@@ -99,17 +84,17 @@ const char* cuda_forward(const Params& p, const ForwardArgs<T>& args, int device
 
 template <class T>
 const char* cuda_backward(const Params& p, const BackwardArgs<T>& args, int device, void* stream) {
-  return launch_on_grid<T>(p, cuda_grid<T>(p, aligned(args.grad, args.x, args.grad_x)), args, device, stream);
+  return launch_on_grid<T>(p, cuda_grid<T>(p, aligned(args.grad, args.passed, args.x, args.grad_x)), args, device, stream);
 }
 
 template <class T>
 int64_t cuda_sum_parts(const Params& p, const BackwardArgs<T>& args) {
-  return sum_parts(p, cuda_grid<T>(p, aligned(args.grad, args.x, args.grad_x)));
+  return sum_parts(p, cuda_grid<T>(p, aligned(args.grad, args.passed, args.x, args.grad_x)));
 }
 
 template <class T>
 const char* cuda_finish(const Params& p, const FinishArgs<T>& args, int device, void* stream) {
-  return launch(finish_kernel<T>, p.clips * p.groups, device, stream, p, args);
+  return launch(finish_kernel<T>, p.clips * p.groups, kThreads, 0, device, stream, p, args);
 }
 
 #define TIN_INSTANTIATE(T)                                                                      \

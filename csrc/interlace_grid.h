@@ -36,7 +36,7 @@ struct Grid {
   int64_t group_parts; // blocks a group
 };
 
-inline int64_t divide_up(int64_t a, int64_t b) {
+TIN_INLINE int64_t divide_up(int64_t a, int64_t b) {
   return (a + b - 1) / b;
 }
 
@@ -106,6 +106,24 @@ TIN_INLINE Pack<T, N> load(const T* from) {
 template <int N, class T>
 TIN_INLINE void store(T* to, const Pack<T, N>& pack) {
   *reinterpret_cast<Pack<T, N>*>(to) = pack;
+}
+
+template <class T, int N>
+TIN_INLINE void add_pack(Pack<T, N>& to, const Pack<T, N>& pack) {
+  TIN_UNROLL for (int i = 0; i < N; ++i) narrow(widen(to.v[i]) + widen(pack.v[i]), to.v[i]);
+}
+
+// What the backward pass reads besides the gradient that it moves; nothing in the forward pass.
+template <class T>
+struct Beside {
+  const T* x; // null unless sums are made
+  int64_t x_row, x_frame;
+  const T* passed; // added to what is written, null for nothing
+};
+
+template <class T>
+TIN_INLINE Beside<T> beside(const BackwardArgs<T>& args) {
+  return {args.x, args.x_row, args.x_frame, args.passed};
 }
 
 // Where a piece's two frames are, and what they count.

@@ -30,19 +30,20 @@ TIN_INLINE Stretch stretch_of(const Params& p, const Grid& grid, int64_t block) 
 
 template <int V, bool SUMS, class T>
 TIN_INLINE void planes_move(
-    const Params& p, const T* __restrict__ in, const T* __restrict__ x, T* __restrict__ out, const Stretch& s,
+    const Params& p, const T* __restrict__ in, const Beside<T>& more, T* __restrict__ out, const Stretch& s,
     const Source<Acc<T>>& source, int thread, Acc<T>* sums) {
   using A = Acc<T>;
   constexpr int ahead = SUMS && V == 8 ? 1 : 2;
   constexpr int64_t step = static_cast<int64_t>(kThreads) * V;
   const int64_t here = s.frame * p.frame;
+  const T* __restrict__ x = SUMS ? more.x + s.frame * more.x_frame : nullptr;
   for (int64_t e = s.first + thread * V; e < s.end; e += ahead * step) {
     Pack<T, V> near[ahead], far[ahead], own[ahead];
     TIN_UNROLL for (int j = 0; j < ahead; ++j) {
       if (e + j * step < s.end) {
         near[j] = source.near >= 0 ? load<V>(in + source.near + e + j * step) : Pack<T, V>{};
         far[j] = source.far >= 0 ? load<V>(in + source.far + e + j * step) : Pack<T, V>{};
-        if (SUMS) own[j] = load<V>(x + here + e + j * step);
+        if (SUMS) own[j] = load<V>(x + e + j * step);
       }
     }
     TIN_UNROLL for (int j = 0; j < ahead; ++j) {
@@ -57,7 +58,9 @@ TIN_INLINE void planes_move(
             sums[1] += b * value;
           }
         }
-        if (out) store<V>(out + here + e + j * step, moved);
+        if (!out) continue;
+        if (more.passed) add_pack(moved, load<V>(more.passed + here + e + j * step));
+        store<V>(out + here + e + j * step, moved);
       }
     }
   }
@@ -70,7 +73,7 @@ TIN_INLINE void planes_forward(
   const auto source = s.k < 0
       ? untouched<Acc<T>>(p, s.frame)
       : source_of(p, forward_taps(p, args.offset, args.weight, s.n, s.t, s.k), s.n, false);
-  planes_move<V, false, T>(p, args.x, nullptr, args.out, s, source, thread, nullptr);
+  planes_move<V, false, T>(p, args.x, Beside<T>{}, args.out, s, source, thread, nullptr);
 }
 
 // First of three steps, as columns_backward; `shared` has kThreads * 2 places.
@@ -81,10 +84,10 @@ TIN_INLINE void planes_backward(
   Acc<T> sums[2] = {};
   if (s.k >= 0) {
     const auto source = source_of(p, backward_taps(p, args.offset, args.weight, s.n, s.t, s.k), s.n, SUMS);
-    planes_move<V, SUMS, T>(p, args.grad, args.x, args.grad_x, s, source, thread, sums);
+    planes_move<V, SUMS, T>(p, args.grad, beside(args), args.grad_x, s, source, thread, sums);
   } else if (args.grad_x) {
     planes_move<V, false, T>(
-        p, args.grad, nullptr, args.grad_x, s, untouched<Acc<T>>(p, s.frame), thread, nullptr);
+        p, args.grad, beside(args), args.grad_x, s, untouched<Acc<T>>(p, s.frame), thread, nullptr);
   }
   if (SUMS) {
     shared[thread] = sums[0];

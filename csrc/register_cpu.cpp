@@ -1,7 +1,5 @@
 // Defines the two ops and gives PyTorch their CPU kernels. Compiled for the plainest processor; it chooses the kernels.
 #include <algorithm>
-#include <cstdlib>
-#include <cstring>
 
 #include "interlace_cpu.h"
 #include "tensors.h"
@@ -9,39 +7,18 @@
 namespace tin {
 namespace {
 
-// The best level this processor has, or the lower one that the environment variable TIN_SIMD names.
-const CpuLevel& best_level() {
-  const char* wanted = std::getenv("TIN_SIMD");
-  const auto may_use = [&](const CpuLevel& level) { return !wanted || std::strcmp(wanted, level.name) == 0; };
-#if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512vl") && may_use(cpu_avx512)) {
-    return cpu_avx512;
+template <class T>
+const CpuKernels<T>& kernels_of(T) {
+  const InterlaceTable& table = TIN_AT_LEVEL(interlace);
+  if constexpr (std::is_same_v<T, float>) {
+    return table.float32;
+  } else if constexpr (std::is_same_v<T, double>) {
+    return table.float64;
+  } else if constexpr (std::is_same_v<T, Half>) {
+    return table.float16;
+  } else {
+    return table.bfloat16;
   }
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") &&
-      may_use(cpu_avx2)) {
-    return cpu_avx2;
-  }
-#endif
-  return cpu_generic;
-}
-
-const CpuLevel& level() {
-  static const CpuLevel& chosen = best_level();
-  return chosen;
-}
-
-const CpuKernels<float>& kernels_of(float) {
-  return level().float32;
-}
-const CpuKernels<double>& kernels_of(double) {
-  return level().float64;
-}
-const CpuKernels<Half>& kernels_of(Half) {
-  return level().float16;
-}
-const CpuKernels<BFloat16>& kernels_of(BFloat16) {
-  return level().bfloat16;
 }
 
 // Chunks a thread should have at least: below this, waking it costs more than it does.
@@ -66,9 +43,9 @@ Tensor forward(Tensor x, Tensor offset, Tensor weight, int64_t num_segments, std
 
 Tensors backward(
     Tensor grad, Tensor x, Tensor offset, Tensor weight, int64_t num_segments, bool need_x, bool need_offset,
-    bool need_weight, std::optional<int64_t> group_size) {
+    bool need_weight, std::optional<int64_t> group_size, std::optional<Tensor> passed) {
   return backward_with(
-      grad, x, offset, weight, num_segments, need_x, need_offset, need_weight, group_size,
+      grad, x, offset, weight, num_segments, need_x, need_offset, need_weight, group_size, passed,
       []<class T>(const Params& p, const BackwardArgs<T>&) { return cpu_grid(p, sizeof(T)).chunks; },
       []<class T>(const Params& p, const BackwardArgs<T>& args) {
         over_chunks<T>(p, args, kernels_of(T()).backward);
@@ -78,21 +55,51 @@ Tensors backward(
       });
 }
 
+void into(
+    Tensor x, Tensor fold, Tensor offset, Tensor weight, int64_t num_segments, std::optional<int64_t> group_size) {
+  const int64_t groups = offset.dim() == 2 ? offset.size(1) : 1;
+  STD_TORCH_CHECK(
+      fold.dim() == 4 && is_channels_last(fold) && x.dim() == 4 && is_channels_last(x) &&
+          fold.scalar_type() == x.scalar_type() && fold.size(0) == x.size(0) && fold.size(2) == x.size(2) &&
+          fold.size(3) == x.size(3) && fold.size(1) <= x.size(1),
+      "x and fold must be channels_last, of one dtype and size, got ", shape_text(x), " and ", shape_text(fold));
+  Params p = checked_params(fold, offset, weight, num_segments, group_size.value_or(fold.size(1) / groups));
+  STD_TORCH_CHECK(p.groups * group_size.value_or(fold.size(1) / groups) == fold.size(1), "fold must be groups alone");
+  p.rows = fold.size(2) * fold.size(3);
+  p.row = fold.size(1);
+  p.run = p.row / p.groups;
+  if (fold.numel() == 0) {
+    return;
+  }
+  with_type(x, [&](auto type) {
+    using T = decltype(type);
+    const Tensor wide_offset = widened<T>(offset), wide_weight = widened<T>(weight);
+    const ForwardArgs<T> args{
+        data<T>(fold), data<Acc<T>>(wide_offset), data<Acc<T>>(wide_weight), mutable_data<T>(x)};
+    const CpuGrid grid = cpu_grid(p, sizeof(T));
+    torch::stable::parallel_for(
+        0, p.clips * p.segments * grid.chunks, grain(p, grid), [&](int64_t begin, int64_t end) {
+          kernels_of(T()).into(p, grid, args, x.size(1), x.size(1) * p.rows, begin, end);
+        });
+  });
+}
+
 } // namespace
 } // namespace tin
-
-extern "C" __attribute__((visibility("default"))) const char* tin_simd_level() {
-  return tin::level().name;
-}
 
 STABLE_TORCH_LIBRARY(tin, m) {
   m.def("temporal_interlace(Tensor x, Tensor offset, Tensor weight, int num_segments, int? group_size=None) -> Tensor");
   m.def(
       "temporal_interlace_backward(Tensor grad, Tensor x, Tensor offset, Tensor weight, int num_segments, bool need_x, "
-      "bool need_offset, bool need_weight, int? group_size=None) -> (Tensor, Tensor, Tensor)");
+      "bool need_offset, bool need_weight, int? group_size=None, Tensor? passed=None) -> (Tensor, Tensor, Tensor)");
+  // temporal_interlace of `fold` written to the first channels of x, both channels_last: nothing else of x is touched
+  m.def(
+      "temporal_interlace_into(Tensor(a!) x, Tensor fold, Tensor offset, Tensor weight, int num_segments, "
+      "int? group_size=None) -> ()");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(tin, CPU, m) {
   m.impl("temporal_interlace", TORCH_BOX(&tin::forward));
   m.impl("temporal_interlace_backward", TORCH_BOX(&tin::backward));
+  m.impl("temporal_interlace_into", TORCH_BOX(&tin::into));
 }

@@ -1,6 +1,7 @@
 // Gives PyTorch the CUDA kernels; register_cpu.cpp or tin/ops.py defines the ops themselves.
 #include <dlfcn.h>
 
+#include "cuda_stream.h"
 #include "interlace_cuda.h"
 #include "tensors.h"
 
@@ -18,6 +19,8 @@ CurrentStream current_stream_function() {
   return reinterpret_cast<CurrentStream>(function);
 }
 
+} // namespace
+
 void* current_stream(int32_t device) {
   static const CurrentStream function = current_stream_function();
   void* stream = nullptr;
@@ -25,28 +28,26 @@ void* current_stream(int32_t device) {
   return stream;
 }
 
-void check(const char* error) {
-  STD_TORCH_CHECK(!error, "CUDA: ", error);
-}
+namespace {
 
 Tensor forward(Tensor x, Tensor offset, Tensor weight, int64_t num_segments, std::optional<int64_t> group_size) {
   const int32_t device = x.get_device_index();
   const torch::stable::accelerator::DeviceGuard guard(device);
   return forward_with(x, offset, weight, num_segments, group_size, [&](const Params& p, const auto& args) {
-    check(cuda_forward(p, args, device, current_stream(device)));
+    check_cuda(cuda_forward(p, args, device, current_stream(device)));
   });
 }
 
 Tensors backward(
     Tensor grad, Tensor x, Tensor offset, Tensor weight, int64_t num_segments, bool need_x, bool need_offset,
-    bool need_weight, std::optional<int64_t> group_size) {
+    bool need_weight, std::optional<int64_t> group_size, std::optional<Tensor> passed) {
   const int32_t device = x.get_device_index();
   const torch::stable::accelerator::DeviceGuard guard(device);
   return backward_with(
-      grad, x, offset, weight, num_segments, need_x, need_offset, need_weight, group_size,
+      grad, x, offset, weight, num_segments, need_x, need_offset, need_weight, group_size, passed,
       [](const Params& p, const auto& args) { return cuda_sum_parts(p, args); },
-      [&](const Params& p, const auto& args) { check(cuda_backward(p, args, device, current_stream(device))); },
-      [&](const Params& p, const auto& args) { check(cuda_finish(p, args, device, current_stream(device))); });
+      [&](const Params& p, const auto& args) { check_cuda(cuda_backward(p, args, device, current_stream(device))); },
+      [&](const Params& p, const auto& args) { check_cuda(cuda_finish(p, args, device, current_stream(device))); });
 }
 
 } // namespace

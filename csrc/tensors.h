@@ -140,26 +140,40 @@ Tensor forward_with(
   return out;
 }
 
+// Whether x is the input of the forward pass, or its groups alone, dense, which is all the sums read.
+inline bool is_fold_of(const Tensor& x, const Tensor& grad, int64_t fold) {
+  return x.dim() == 4 && x.size(1) == fold && x.size(0) == grad.size(0) && x.size(2) == grad.size(2) &&
+      x.size(3) == grad.size(3);
+}
+
 // Everything of the backward pass but the kernels: chunks(params, BackwardArgs<T>) says in how many parts a frame's
 // sums come, run(params, BackwardArgs<T>) fills grad_x and those parts, finish(params, FinishArgs<T>) adds them up.
 template <class Chunks, class Run, class Finish>
 Tensors backward_with(
     const Tensor& grad_in, const Tensor& x_in, const Tensor& offset, const Tensor& weight, int64_t segments,
-    bool need_x, bool need_offset, bool need_weight, std::optional<int64_t> group_size, const Chunks& chunks,
-    const Run& run, const Finish& finish) {
-  const Params p = checked_params(x_in, offset, weight, segments, group_size);
+    bool need_x, bool need_offset, bool need_weight, std::optional<int64_t> group_size,
+    const std::optional<Tensor>& passed_in, const Chunks& chunks, const Run& run, const Finish& finish) {
+  const Params whole = checked_params(grad_in, offset, weight, segments, group_size);
+  const int64_t fold = whole.groups * (whole.rows == 1 ? whole.run / (grad_in.size(2) * grad_in.size(3)) : whole.run);
+  const bool folded = is_fold_of(x_in, grad_in, fold);
   STD_TORCH_CHECK(
-      grad_in.dim() == 4 && shape_text(grad_in) == shape_text(x_in), "grad must have the shape of x, ",
-      shape_text(x_in), ", got ", shape_text(grad_in));
+      folded || shape_text(grad_in) == shape_text(x_in), "grad must have the shape of x, ", shape_text(x_in),
+      ", or x the first ", fold, " channels alone, got ", shape_text(grad_in));
   STD_TORCH_CHECK(
       grad_in.scalar_type() == x_in.scalar_type() && grad_in.device() == x_in.device(),
       "grad must have the dtype and the device of x");
+  STD_TORCH_CHECK(
+      !passed_in || (shape_text(*passed_in) == shape_text(grad_in) && passed_in->scalar_type() == x_in.scalar_type() &&
+                     passed_in->device() == x_in.device()),
+      "passed must have the shape, dtype and device of grad, ", shape_text(grad_in));
   const bool sums = need_offset || need_weight;
-  const MemoryFormat format = memory_format(x_in);
+  const MemoryFormat format = memory_format(folded ? grad_in : x_in);
   const Tensor grad = torch::stable::contiguous(grad_in, format);
   const Tensor x = torch::stable::contiguous(x_in, format);
-  const Tensor grad_x = need_x ? torch::stable::empty_like(x) : torch::stable::new_empty(x, {0});
-  if (x.numel() == 0) {
+  const Tensor passed = passed_in ? torch::stable::contiguous(*passed_in, format) : grad;
+  const Tensor grad_x = need_x ? torch::stable::empty_like(grad) : torch::stable::new_empty(x, {0});
+  const Params p = checked_params(grad, offset, weight, segments, fold / whole.groups);
+  if (grad.numel() == 0) {
     return {
         grad_x, need_offset ? torch::stable::new_zeros(offset, offset.sizes()) : torch::stable::new_empty(offset, {0}),
         need_weight ? torch::stable::new_zeros(weight, weight.sizes()) : torch::stable::new_empty(weight, {0})};
@@ -171,7 +185,10 @@ Tensors backward_with(
     const auto scratch = [&](int64_t size) { return torch::stable::new_empty(wide_offset, {size}); };
     BackwardArgs<T> args{};
     args.grad = data<T>(grad);
+    args.passed = passed_in ? data<T>(passed) : nullptr;
     args.x = sums ? data<T>(x) : nullptr;
+    args.x_row = folded && p.rows > 1 ? fold : p.row;
+    args.x_frame = folded ? p.groups * p.run * p.rows : p.frame;
     args.offset = data<A>(wide_offset);
     args.weight = data<A>(wide_weight);
     args.grad_x = need_x ? mutable_data<T>(grad_x) : nullptr;

@@ -16,7 +16,7 @@ __all__ = ["Backend", "backend", "temporal_interlace", "temporal_interlace_refer
 _FORWARD = "(Tensor x, Tensor offset, Tensor weight, int num_segments, int? group_size=None) -> Tensor"
 _BACKWARD = (
     "(Tensor grad, Tensor x, Tensor offset, Tensor weight, int num_segments, bool need_x, bool need_offset,"
-    " bool need_weight, int? group_size=None) -> (Tensor, Tensor, Tensor)"
+    " bool need_weight, int? group_size=None, Tensor? passed=None) -> (Tensor, Tensor, Tensor)"
 )  # csrc/register_cpu.cpp defines the same two schemas
 
 
@@ -70,7 +70,7 @@ def temporal_interlace_reference(
     scale = weight.to(compute)[..., None, None, None]
     moved = (scale * ((1 - a) * first + a * second)).to(x.dtype).reshape(x.shape[0], fold, *x.shape[2:])
     out = torch.cat([moved, x[:, fold:]], dim=1)
-    return out.contiguous(memory_format=_memory_format(x))
+    return out.contiguous(memory_format=memory_format(x))
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,12 @@ def backend() -> Backend:
         cuda_reason=_NATIVE.cuda_reason,
         simd=_NATIVE.simd,
     )
+
+
+def has_native(device_type: str) -> bool:
+    """Whether csrc/'s kernels run on devices of this type in this process."""
+    reasons = {"cpu": _NATIVE.cpu_reason, "cuda": _NATIVE.cuda_reason}
+    return device_type in reasons and reasons[device_type] is None
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -148,7 +154,7 @@ def _check(x: Tensor, offset: Tensor, weight: Tensor, num_segments: int, group_s
     return group_size
 
 
-def _memory_format(x: Tensor) -> torch.memory_format:
+def memory_format(x: Tensor) -> torch.memory_format:
     """channels_last where x is, or nearly is; csrc/tensors.h decides by the same rule."""
     if x.is_contiguous():
         return torch.contiguous_format
@@ -158,7 +164,7 @@ def _memory_format(x: Tensor) -> torch.memory_format:
 
 
 def _dense(x: Tensor) -> Tensor:
-    return x.contiguous(memory_format=_memory_format(x))
+    return x.contiguous(memory_format=memory_format(x))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -205,10 +211,14 @@ def _reference_backward(
     need_offset: bool,
     need_weight: bool,
     group_size: int | None = None,
+    passed: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The three gradients by explicit formulas; an empty tensor stands for one that is not needed."""
-    g = _check(x, offset, weight, num_segments, group_size)
-    taps = _Taps(x, offset, num_segments, g)
+    """The three gradients by explicit formulas; an empty tensor stands for one that is not needed.
+
+    `x` may be its first G·g channels alone, all that is read of it. `passed`, a gradient that x has from elsewhere, is added.
+    """
+    g = _check(grad, offset, weight, num_segments, group_size)
+    taps = _Taps(grad, offset, num_segments, g)
     shape, fold, a = taps.clip_shape, taps.fold, taps.fraction
     flow = grad[:, :fold].to(taps.dtype).reshape(shape)
     scale = weight.to(taps.dtype)
@@ -216,8 +226,12 @@ def _reference_backward(
     if need_x:
         near, far = taps.gather(flow * scale[..., None, None, None], forward=False)
         moved = torch.where(a == 1, 0, (1 - a) * near) + torch.where(a == 0, 0, a * far)
-        moved = moved.to(x.dtype).reshape(x.shape[0], fold, *x.shape[2:])
-        grad_x = torch.cat([moved, grad[:, fold:]], dim=1).contiguous(memory_format=_memory_format(x))
+        moved = moved.reshape(x.shape[0], fold, *x.shape[2:])
+        if passed is not None:
+            moved = moved + passed[:, :fold]
+        rest = grad[:, fold:] if passed is None else grad[:, fold:] + passed[:, fold:]
+        layout = memory_format(x if x.shape == grad.shape else grad)
+        grad_x = torch.cat([moved.to(x.dtype), rest], dim=1).contiguous(memory_format=layout)
     if need_offset or need_weight:
         near, far = taps.gather(x[:, :fold].to(taps.dtype).reshape(shape), forward=True)
         near, far = (flow * near).sum((3, 4, 5)), (flow * far).sum((3, 4, 5))
@@ -275,10 +289,12 @@ def _fake_backward(
     need_offset: bool,
     need_weight: bool,
     group_size: int | None = None,
+    passed: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    _check(x, offset, weight, num_segments, group_size)
+    _check(grad, offset, weight, num_segments, group_size)
+    layout = memory_format(x if x.shape == grad.shape else grad)
     return (
-        torch.empty_like(_dense(x)) if need_x else x.new_empty(0),
+        torch.empty_like(grad, memory_format=layout) if need_x else x.new_empty(0),
         offset.new_empty(offset.shape if need_offset else (0,)),
         weight.new_empty(weight.shape if need_weight else (0,)),
     )

@@ -88,7 +88,8 @@ def walk(library: ctypes.CDLL, case: Case, dtype: torch.dtype, memory_format: to
     access = forward(p, inputs[0].pointer(), *(t.pointer() for t in small), out.pointer())
     backward = getattr(library, f"backward_{NAMES[dtype]}")
     pointers = [t.pointer() for t in (inputs[1], inputs[0], *small, grad_x, grad_offset, grad_weight)]
-    backward(p, *pointers)
+    whole = [ctypes.c_int64(value) for value in (p[4], p[6])]  # x's row and frame
+    backward(p, *pointers, None, *whole)
     for guarded in (*inputs, *small, out, grad_x, grad_offset, grad_weight):
         guarded.check_guards()
 
@@ -106,12 +107,28 @@ def walk(library: ctypes.CDLL, case: Case, dtype: torch.dtype, memory_format: to
     torch.testing.assert_close(grad_weight.tensor, exact[2].to(offset.dtype), **limits)
 
     alone = Guarded(x, fill=False, shift=shift)  # the input's gradient without the others, which takes other kernels
-    backward(p, inputs[1].pointer(), None, *(t.pointer() for t in small), alone.pointer(), None, None)
+    backward(p, inputs[1].pointer(), None, *(t.pointer() for t in small), alone.pointer(), None, None, None, *whole)
     assert torch.equal(alone.tensor, grad_x.tensor)
     again = [Guarded(tensor, fill=False) for tensor in (offset, weight)]  # and the others without it
-    backward(p, *pointers[:4], None, *(t.pointer() for t in again))
+    backward(p, *pointers[:4], None, *(t.pointer() for t in again), None, *whole)
     assert torch.equal(again[0].tensor, grad_offset.tensor)
     assert torch.equal(again[1].tensor, grad_weight.tensor)
+
+    # the groups of x alone, and the gradient of another reader of x
+    fold = case.group_size * len(case.offsets)
+    kept = Guarded(x[:, :fold].clone(memory_format=memory_format), fill=True, shift=shift)
+    passed = Guarded(torch.randn(x.shape).to(dtype).contiguous(memory_format=memory_format), fill=True, shift=shift)
+    summed = Guarded(x, fill=False, shift=shift)
+    narrow = (fold if p[3] > 1 else p[4], fold * case.height * case.width)
+    backward(
+        p, inputs[1].pointer(), kept.pointer(), *(t.pointer() for t in small), summed.pointer(),
+        *(t.pointer() for t in again), passed.pointer(), *(ctypes.c_int64(value) for value in narrow),
+    )  # fmt: skip
+    torch.testing.assert_close(summed.tensor, (exact[0] + passed.tensor.double()).to(dtype), **tolerance(dtype))
+    assert torch.equal(again[0].tensor, grad_offset.tensor)
+    assert torch.equal(again[1].tensor, grad_weight.tensor)
+    for guarded in (kept, passed, summed, *again):
+        guarded.check_guards()
     return access
 
 
@@ -160,13 +177,87 @@ def test_any_shape_matches_the_reference(walker: ctypes.CDLL) -> None:
     check()
 
 
+@pytest.mark.parametrize("count", [1, 7, 8, 250, 4096])
+@pytest.mark.parametrize("shift", [0, 1])
+@pytest.mark.parametrize("dtype", ALL_TYPES, ids=str)
+def test_walked_joins_match_pytorch(walker: ctypes.CDLL, dtype: torch.dtype, shift: int, count: int) -> None:
+    branch, identity, grad = (Guarded(torch.randn(count).to(dtype), fill=True, shift=shift) for _ in range(3))
+    signs = torch.zeros((count + 7) // 8, dtype=torch.uint8)
+    expected = torch.relu(branch.tensor + identity.tensor)
+    size = ctypes.c_int64(count)
+    getattr(walker, f"join_{NAMES[dtype]}")(
+        branch.pointer(), identity.pointer(), ctypes.c_void_p(signs.data_ptr()), size
+    )
+    assert torch.equal(branch.tensor, expected)
+    out = Guarded(grad.tensor, fill=False, shift=shift)
+    getattr(walker, f"join_backward_{NAMES[dtype]}")(
+        grad.pointer(), ctypes.c_void_p(signs.data_ptr()), out.pointer(), size
+    )
+    assert torch.equal(out.tensor, torch.where(expected > 0, grad.tensor, 0))
+    for guarded in (branch, identity, grad, out):
+        guarded.check_guards()
+
+
+@pytest.mark.parametrize("memory_format", FORMATS, ids=str)
+@pytest.mark.parametrize("dtype", ALL_TYPES, ids=str)
+def test_walked_joins_with_a_norm_match_pytorch(
+    walker: ctypes.CDLL, dtype: torch.dtype, memory_format: torch.memory_format
+) -> None:
+    shape, wide = (3, 10, 5, 3), torch.promote_types(dtype, torch.float32)
+    x, identity = (torch.randn(shape).to(dtype).contiguous(memory_format=memory_format) for _ in range(2))
+    mean, var, weight, bias = (torch.rand(10, dtype=wide) + 0.5 for _ in range(4))
+    normed = torch.nn.functional.batch_norm(x.to(wide), mean, var, weight, bias, eps=1e-5)
+    expected = torch.relu(normed + identity).to(dtype)
+    branch = Guarded(x, fill=True)
+    inner = 1 if memory_format == torch.channels_last else 15
+    getattr(walker, f"norm_join_{NAMES[dtype]}")(
+        branch.pointer(), Guarded(identity, fill=True).pointer(),
+        *(ctypes.c_void_p(v.data_ptr()) for v in (mean, var, weight, bias)),
+        ctypes.c_double(1e-5), *(ctypes.c_int64(v) for v in (10, inner, x.numel())),
+    )  # fmt: skip
+    torch.testing.assert_close(branch.tensor, expected, **tolerance(dtype))
+    branch.check_guards()
+
+
+@pytest.mark.parametrize(("clips", "segments", "fold"), [(1, 1, 4), (3, 8, 16), (2, 64, 12), (5, 3, 520)])
+def test_walked_networks_match_the_cpu_kernels(walker: ctypes.CDLL, clips: int, segments: int, fold: int) -> None:
+    T, F = segments, fold
+    shapes = ((1, F, 3), (1,), (2, F, 3), (2,), (T, T), (T,), (2, T), (2,))
+    weights = [torch.randn(shape, dtype=torch.float64) for shape in shapes]
+    means = torch.randn(clips * T, F, dtype=torch.float64)
+    expected = torch.ops.tin.interlace_nets(means, weights, T)
+    sizes = [ctypes.c_int64(value) for value in (clips, T, F)]
+
+    def pointers(tensors: list[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
+        return (ctypes.c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))
+
+    def each(tensors: list[Tensor]) -> list[ctypes.c_void_p]:
+        return [ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors]
+
+    found = [torch.full_like(tensor, float("nan")) for tensor in expected]
+    walker.nets_float64(*sizes, *each([means]), pointers(weights), *each(found))
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+    flows = [torch.randn_like(tensor) for tensor in expected[:2]]
+    grads = torch.ops.tin.interlace_nets_backward(means, weights, *expected, *flows, T)
+    walked = [torch.full_like(tensor, float("nan")) for tensor in grads]
+    walker.nets_backward_float64(
+        *sizes, *each([means]), pointers(weights), *each([*expected, *flows]), *each(walked[:1]),
+        pointers(walked[1:]),
+    )  # fmt: skip
+    for ours, theirs in zip(walked, grads, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.slow
-def test_cuda_sources_compile(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["interlace_cuda.cu", "residual_cuda.cu"])
+def test_cuda_sources_compile(tmp_path: Path, name: str) -> None:
     nvcc = shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
     if nvcc is None:
         pytest.skip("no nvcc")
     flags = ["-std=c++20", "-O3", "-Xptxas=-v", "-Werror=all-warnings", "-gencode=arch=compute_80,code=sm_80"]
-    source = REPOSITORY / "csrc" / "interlace_cuda.cu"
+    source = REPOSITORY / "csrc" / name
     result = subprocess.run([nvcc, *flags, "-c", source, "-o", tmp_path / "kernels.o"], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     spills = [line.strip() for line in result.stderr.splitlines() if "spill stores" in line]

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tin.errors import TinError
-from tin.ops import temporal_interlace
+from tin.residual import Branches, pooled, split, split_by_nets, watched
 
 TIN_SHIFT_DIV = 4
 TSM_SHIFT_DIV = 8
@@ -44,23 +43,27 @@ class TemporalInterlace(nn.Module):
         self.offset = OffsetNet(fold, num_segments)
         self.gain = GainNet(fold)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N·T, C, H, W) -> the same shape, dtype and memory format."""
-        x, descriptor = pass_and_pool(x, self.fold)
-        offset, gain = self._offsets_and_gains(descriptor)
-        offset = torch.cat([offset, -offset], dim=1)
-        gain = torch.cat([gain, gain], dim=2)
-        return temporal_interlace(x, offset, gain, self.num_segments, group_size=self.fold // 4)
+    def forward(self, x: Tensor, owned: bool = False) -> Branches:
+        """(N·T, C, H, W) -> what the residual branch takes, of the same shape, dtype and memory format, and what the identity
+        takes.
+
+        Args:
+            owned: nobody else will read x, so its memory may be used (`tin.residual.split`).
+        """
+        if not any(watched(module) for module in self.modules() if module is not self):
+            both = split_by_nets(x, self.fold, self._weights(), self.num_segments, owned)
+            if both is not None:
+                return both
+        offset, gain = self.offsets_and_gains(x)
+        offset, gain = torch.cat([offset, -offset], dim=1), torch.cat([gain, gain], dim=2)
+        return split(x, offset, gain, self.num_segments, self.fold, owned)
 
     def offsets_and_gains(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """What the networks say for this clip: offsets (N, 2) in frames and gains (N, T, 2).
 
-        Computed in float32 at least, also under autocast: rounded to half precision, a pooled mean loses the small
-        differences between frames that the offsets are read from.
+        Computed in float32 at least, also under autocast.
         """
-        return self._offsets_and_gains(pass_and_pool(x, self.fold)[1])
-
-    def _offsets_and_gains(self, descriptor: Tensor) -> tuple[Tensor, Tensor]:
+        descriptor = pooled(x[:, : self.fold])
         with _without_autocast(descriptor.device.type):
             # A model that was cast whole to half precision has half-precision weights here too.
             windows = _windows(descriptor.view(-1, self.num_segments, self.fold).to(self.gain.conv.weight.dtype))
@@ -70,6 +73,10 @@ class TemporalInterlace(nn.Module):
             channels = torch.nn.functional.linear(windows, kernels.transpose(1, 2).flatten(1), biases)
             offset, gain = self.offset(channels[..., 0]), self.gain(channels[..., 1:])
             return offset.to(descriptor.dtype), gain.to(descriptor.dtype)
+
+    def _weights(self) -> list[Tensor]:
+        layers = (self.offset.conv, self.gain.conv, self.offset.fc1, self.offset.fc2)
+        return [parameter for layer in layers for parameter in (layer.weight, _bias(layer))]
 
     def extra_repr(self) -> str:
         return f"num_segments={self.num_segments}, fold={self.fold}"
@@ -139,15 +146,22 @@ class TemporalShift(nn.Module):
         self.register_buffer("offset", torch.tensor([[-1.0, 1.0]]), persistent=False)
         self.register_buffer("gain", torch.ones(1, 1, 2), persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N·T, C, H, W) -> the same shape, dtype and memory format."""
+    def forward(self, x: Tensor, owned: bool = False) -> Branches:
+        """As `TemporalInterlace.forward`."""
         clips = x.shape[0] // self.num_segments
         offset = self.offset.expand(clips, -1)
         gain = self.gain.expand(clips, self.num_segments, -1)
-        return temporal_interlace(x, offset, gain, self.num_segments, group_size=self.fold)
+        return split(x, offset, gain, self.num_segments, 2 * self.fold, owned)
 
     def extra_repr(self) -> str:
         return f"num_segments={self.num_segments}, fold={self.fold}"
+
+
+class NoInterlace(nn.Module):
+    """The plain ResNet's: both branches take x. No parameters."""
+
+    def forward(self, x: Tensor, owned: bool = False) -> Branches:
+        return Branches(x, x)
 
 
 def _without_autocast(device_type: str) -> AbstractContextManager[object]:
@@ -157,35 +171,6 @@ def _without_autocast(device_type: str) -> AbstractContextManager[object]:
     return nullcontext()
 
 
-def pass_and_pool(x: Tensor, fold: int) -> tuple[Tensor, Tensor]:
-    """x itself, and the mean over H and W of its first `fold` channels, in float32 at least: (N·T, fold).
-
-    Read x from here on through the first result: the gradient of the mean is then added, in place, to the one that comes
-    back through it. Left to autograd, the mean of a slice costs a zeroed tensor of x's size and an addition of two.
-    """
-    if torch.is_grad_enabled() and x.requires_grad:
-        passed, pooled = _PassAndPool.apply(x, fold)
-        return passed, pooled
-    return x, _pool(x, fold)
-
-
-class _PassAndPool(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, fold: int) -> tuple[Tensor, Tensor]:
-        ctx.fold, ctx.pixels = fold, x.shape[2] * x.shape[3]
-        return x.view_as(x), _pool(x, fold)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor, pooled_grad: Tensor) -> tuple[Tensor, None]:
-        # `grad` is fresh from the one op that reads `passed`; nobody else sees it.
-        grad[:, : ctx.fold] += (pooled_grad / ctx.pixels).to(grad.dtype)[:, :, None, None]
-        return grad, None
-
-
-def _pool(x: Tensor, fold: int) -> Tensor:
-    return x[:, :fold].mean(dim=(2, 3), dtype=torch.promote_types(x.dtype, torch.float32))
-
-
 def _windows(descriptor: Tensor) -> Tensor:
     """(N, T, fold) -> (N, T, 3·fold): each frame between its neighbours, zeros outside. A product with it is a convolution of
     kernel 3, without the tens of microseconds that a convolution this small costs to set up, forward and backward."""
@@ -193,6 +178,6 @@ def _windows(descriptor: Tensor) -> Tensor:
     return torch.cat([padded[:, :-2], descriptor, padded[:, 2:]], dim=2)
 
 
-def _bias(conv: nn.Conv1d) -> Tensor:
-    assert conv.bias is not None
-    return conv.bias
+def _bias(layer: nn.Conv1d | nn.Linear) -> Tensor:
+    assert layer.bias is not None
+    return layer.bias

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from tin.errors import TinError, unknown_name
-from tin.models.interlace import TIN_SHIFT_DIV, TSM_SHIFT_DIV, TemporalInterlace, TemporalShift
+from tin.models.interlace import TIN_SHIFT_DIV, TSM_SHIFT_DIV, NoInterlace, TemporalInterlace, TemporalShift
+from tin.residual import join, watched
 
 ARCHITECTURES = tuple(f"{kind}_resnet{depth}" for kind in ("tin", "tsm", "tsn") for depth in (18, 34, 50, 101))
 
@@ -56,6 +57,8 @@ class TemporalResNet(ResNet):
         self.num_classes = num_classes
         self.num_segments = num_segments
         self.shift_div = shift_div if shift_div is not None else _DEFAULT_SHIFT_DIV[kind]
+        for name in ("layer1", "layer2", "layer3", "layer4"):
+            setattr(self, name, Stage(*getattr(self, name)))
         self.dropout = nn.Dropout(dropout)
         nn.init.normal_(self.fc.weight, std=0.001)
         nn.init.zeros_(self.fc.bias)
@@ -105,13 +108,14 @@ class TemporalBasicBlock(BasicBlock):
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
-        self.tin: nn.Module = nn.Identity()
+        self.tin: nn.Module = NoInterlace()
 
-    def forward(self, x: Tensor) -> Tensor:
-        out = self.relu(self.bn1(self.conv1(self.tin(x))))
-        out = self.bn2(self.conv2(out))
-        out += x if self.downsample is None else self.downsample(x)
-        return self.relu(out)
+    def forward(self, x: Tensor, owned: bool = False) -> Tensor:
+        """`owned`: nobody else reads x, so its memory may be used."""
+        branch, identity, fold = self.tin(x, owned and self.downsample is None)
+        branch = self.relu(self.bn1(self.conv1(branch)))
+        identity = identity if self.downsample is None else self.downsample(identity)
+        return join(self.conv2(branch), self.bn2, identity, fold)
 
 
 class TemporalBottleneck(Bottleneck):
@@ -119,14 +123,28 @@ class TemporalBottleneck(Bottleneck):
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
-        self.tin: nn.Module = nn.Identity()
+        self.tin: nn.Module = NoInterlace()
+
+    def forward(self, x: Tensor, owned: bool = False) -> Tensor:
+        """`owned`: nobody else reads x, so its memory may be used."""
+        branch, identity, fold = self.tin(x, owned and self.downsample is None)
+        branch = self.relu(self.bn1(self.conv1(branch)))
+        branch = self.relu(self.bn2(self.conv2(branch)))
+        identity = identity if self.downsample is None else self.downsample(identity)
+        return join(self.conv3(branch), self.bn3, identity, fold)
+
+
+class Stage(nn.Sequential):
+    """The blocks of one resolution. What one block gives to the next is theirs alone, unless somebody watches."""
 
     def forward(self, x: Tensor) -> Tensor:
-        out = self.relu(self.bn1(self.conv1(self.tin(x))))
-        out = self.relu(self.bn2(self.conv2(out)))
-        out = self.bn3(self.conv3(out))
-        out += x if self.downsample is None else self.downsample(x)
-        return self.relu(out)
+        owned = False  # the stage's input is the caller's
+        for block in self:
+            ours = isinstance(block, TemporalBasicBlock | TemporalBottleneck)
+            x = block(x, owned and not watched(block)) if ours else block(x)
+            # a block that is wrapped (to compute it again in the backward pass, say) may keep what it made
+            owned = ours and not watched(block)
+        return x
 
 
 _LAYOUT = {

@@ -1,0 +1,225 @@
+"""The splits and joins of residual blocks: exact gradients, memory that is used only where nobody looks, and every fallback."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import tin
+from tin import ops, residual
+from tin.models.interlace import NoInterlace, TemporalInterlace, TemporalShift
+from tin.models.resnet import TemporalResNet
+
+pytestmark = pytest.mark.skipif(not ops.has_native("cpu"), reason="the kernels were not built here")
+
+FORMATS = [torch.channels_last, torch.contiguous_format]
+TYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
+
+
+def clip(
+    *shape: int, dtype: torch.dtype = torch.float64, layout: torch.memory_format = torch.channels_last, seed: int = 0
+) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype).contiguous(memory_format=layout)
+
+
+def composed(module: TemporalInterlace, x: Tensor) -> tuple[Tensor, Tensor]:
+    """TIN's module of PyTorch's operators and the op's reference."""
+    offset, gain = module.offsets_and_gains(x)
+    shifts = torch.cat([offset, -offset], 1), torch.cat([gain, gain], 2)
+    return ops.temporal_interlace_reference(x, *shifts, module.num_segments, module.fold // 4), x
+
+
+@pytest.mark.parametrize("layout", FORMATS, ids=str)
+@pytest.mark.parametrize(("segments", "channels"), [(4, 16), (8, 64), (1, 32), (64, 16), (65, 16)])
+def test_tins_split_equals_pytorchs_operators_in_value_and_every_gradient(
+    segments: int, channels: int, layout: torch.memory_format
+) -> None:
+    torch.manual_seed(1)
+    module = TemporalInterlace(channels, segments).double()
+    other = copy.deepcopy(module)
+    x = clip(2 * segments, channels, 3, 2, layout=layout).requires_grad_()
+    y = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
+    flows = clip(*x.shape, layout=layout, seed=2), clip(*x.shape, layout=layout, seed=3)
+    found, expected = module(x), composed(other, y)
+    for ours, theirs in zip(found[:2], expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+    torch.autograd.backward(found[:2], flows)
+    torch.autograd.backward(expected, flows)
+    torch.testing.assert_close(x.grad, y.grad, rtol=1e-10, atol=1e-12)
+    for (name, ours), theirs in zip(module.named_parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-10, atol=1e-12, msg=name)
+
+
+@pytest.mark.parametrize("kind", ["tin", "tsm"])
+def test_splits_pass_a_strict_gradcheck(kind: str) -> None:
+    torch.manual_seed(0)
+    module = (TemporalInterlace(16, 4) if kind == "tin" else TemporalShift(16, 4)).double()
+    x = clip(8, 16, 2, 3).requires_grad_()
+    weights = list(module.parameters())
+
+    def both(x: Tensor, *_: Tensor) -> tuple[Tensor, Tensor]:
+        branches = module(x)
+        return branches.branch, branches.identity
+
+    assert torch.autograd.gradcheck(both, (x, *weights))
+
+
+@pytest.mark.parametrize("layout", FORMATS, ids=str)
+def test_the_join_passes_a_strict_gradcheck(layout: torch.memory_format) -> None:
+    branch, identity = (clip(2, 3, 3, 5, layout=layout, seed=s).requires_grad_() for s in (1, 2))
+    assert torch.autograd.gradcheck(lambda a, b: residual.join(a * 1.0, nn.Identity(), b), (branch, identity))
+
+
+@pytest.mark.parametrize("layout", FORMATS, ids=str)
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+def test_joins_are_pytorchs_addition_and_relu_bit_by_bit(dtype: torch.dtype, layout: torch.memory_format) -> None:
+    branch, identity, flow = (clip(3, 10, 7, 5, dtype=dtype, layout=layout, seed=s) for s in (1, 2, 3))
+    branch[0, 0, 0, :3] = torch.tensor([float("nan"), float("inf"), -float("inf")])
+    a, b = (t.clone(memory_format=torch.preserve_format).requires_grad_() for t in (branch, identity))
+    c, d = (t.clone(memory_format=torch.preserve_format).requires_grad_() for t in (branch, identity))
+    ours, theirs = residual.join(a * 1, nn.Identity(), b), torch.relu(c * 1 + d)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=0, equal_nan=True)
+    ours.backward(flow)
+    theirs.backward(flow)
+    for x, y in ((a, c), (b, d)):
+        assert torch.equal(x.grad, y.grad)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("layout", FORMATS, ids=str)
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+def test_a_norm_in_evaluation_mode_is_part_of_the_join(dtype: torch.dtype, layout: torch.memory_format) -> None:
+    norm = nn.BatchNorm2d(24).eval().to(torch.promote_types(dtype, torch.float32))
+    with torch.no_grad():
+        for tensor in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+            assert tensor is not None
+            tensor.uniform_(0.5, 1.5)
+    branch, identity = (clip(2, 24, 3, 5, dtype=dtype, layout=layout, seed=s) for s in (1, 2))
+    wide = branch.to(norm.weight.dtype)
+    expected = torch.relu(norm(wide) + identity).to(dtype)
+    with torch.inference_mode():
+        found = residual.join(branch, norm, identity)
+    assert found.data_ptr() == branch.data_ptr()
+    torch.testing.assert_close(found, expected)
+
+
+def test_watched_norms_are_called() -> None:
+    norm, seen = nn.BatchNorm2d(8).eval(), []
+    norm.register_forward_hook(lambda *_: seen.append(True))
+    with torch.no_grad():
+        residual.join(clip(1, 8, 2, 2, dtype=torch.float32), norm, clip(1, 8, 2, 2, dtype=torch.float32))
+    assert seen
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the network's own memory
+
+
+def plain(model: TemporalResNet) -> TemporalResNet:
+    """The same network with every module watched: nothing is overwritten, every small module is called."""
+    model = copy.deepcopy(model)
+    for module in model.modules():
+        module.register_forward_hook(lambda *_: None)
+    return model
+
+
+@pytest.mark.parametrize("layout", FORMATS, ids=str)
+@pytest.mark.parametrize("arch", ["tin_resnet50", "tsm_resnet50", "tsn_resnet50", "tin_resnet18"])
+def test_networks_give_the_same_whether_or_not_they_use_their_own_memory(
+    arch: str, layout: torch.memory_format
+) -> None:
+    torch.manual_seed(3)
+    model = tin.build_model(arch, 5, num_segments=4, dropout=0.0).double().to(memory_format=layout)
+    other = plain(model)
+    frames = clip(8, 3, 48, 40, layout=layout)
+    for mode in (True, False):
+        results = []
+        for network in (model.train(mode), other.train(mode)):
+            network.zero_grad()
+            x = frames.clone(memory_format=torch.preserve_format).requires_grad_()
+            logits = network(x)
+            logits.square().sum().backward()
+            with torch.no_grad():
+                again = network.eval()(frames)
+            results.append([logits, x.grad, again, *(p.grad for p in network.parameters())])
+            network.train(mode)
+        for ours, theirs in zip(*results, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_what_a_hook_has_seen_stays_as_it_was(mode: str) -> None:
+    """A block's output that somebody keeps is never used as scratch by the next block."""
+    model = tin.build_model("tin_resnet50", 5, num_segments=4).to(memory_format=torch.channels_last)
+    model.train(mode == "train")
+    kept: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def keep(name: str) -> Any:
+        return lambda module, args, out: kept.update({name: (out, out.detach().clone())})
+
+    for name in ("layer1", "layer1.0", "layer3.2", "layer3.3", "layer4.1.conv1"):
+        model.get_submodule(name).register_forward_hook(keep(name))
+    with torch.set_grad_enabled(mode == "train"):
+        model(clip(4, 3, 64, 64, dtype=torch.float32))
+    assert len(kept) == 5
+    for name, (now, then) in kept.items():
+        if name != "layer4.1.conv1":  # a convolution's own output is normed, added and rectified in place, as ever
+            assert torch.equal(now, then), name
+
+
+def test_the_callers_frames_and_a_blocks_input_are_left_alone() -> None:
+    model = tin.build_model("tin_resnet50", 5, num_segments=4).eval().to(memory_format=torch.channels_last)
+    frames, x = clip(4, 3, 64, 64, dtype=torch.float32), clip(4, 256, 8, 8, dtype=torch.float32)
+    before, x_before = frames.clone(), x.clone()
+    with torch.inference_mode():
+        model(frames)
+        model.layer1[1](x)
+        model.layer1(x[:, :64].contiguous(memory_format=torch.channels_last))
+    assert torch.equal(frames, before)
+    assert torch.equal(x, x_before)
+
+
+def test_recomputed_blocks_give_the_same_gradients() -> None:
+    """A wrapped block (activation checkpointing) keeps its input to run again: nobody may have overwritten it."""
+    from torch.utils.checkpoint import checkpoint
+
+    class Again(nn.Module):
+        def __init__(self, block: nn.Module) -> None:
+            super().__init__()
+            self.block = block
+
+        def forward(self, x: Tensor) -> Tensor:
+            result: Tensor = checkpoint(self.block, x, use_reentrant=False)
+            return result
+
+    torch.manual_seed(0)
+    model = (
+        tin.build_model("tin_resnet18", 5, num_segments=4, dropout=0.0).double().to(memory_format=torch.channels_last)
+    )
+    other = copy.deepcopy(model)
+    for stage in (other.layer1, other.layer3):
+        stage[1] = Again(stage[1])
+    frames = clip(4, 3, 48, 48)
+    for network in (model, other):
+        network(frames).sum().backward()
+    for ours, theirs in zip(model.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-9, atol=1e-11)
+
+
+def test_little_is_kept_for_the_backward_pass() -> None:
+    """Beyond what the plain network keeps: a third, at most, of what the op's reference costs (a pure-PyTorch TIN)."""
+    from tin.bench.memory import saved_by_network, saved_by_reference
+    from tin.bench.workload import Workload
+
+    work = Workload(arch="tin_resnet50", batch_size=1, num_segments=8, input_size=64, num_classes=5)
+    ours = saved_by_network(work, "tin_resnet50") - saved_by_network(work, "tsn_resnet50")
+    assert 0 < ours < 0.35 * saved_by_reference(work, "tin_resnet50")
+
+
+def test_the_plain_networks_block_takes_its_input_twice() -> None:
+    x = clip(1, 4, 2, 2)
+    assert all(part is x for part in NoInterlace()(x)[:2])
