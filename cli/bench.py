@@ -257,10 +257,12 @@ def _table(name: str, result: dict[str, Any]) -> Table:
 
 
 _EXTRA = {
+    "megabytes": "MB moved",
     "gb_per_s": "GB/s",
     "reference_ratio": "reference / op",
     "compiled_ratio": "compiled / op",
     "peers_ratio": "peers / op",
+    "torchvision_ratio": "to torchvision",
     "eager_ratio": "to eager",
     "peak_memory_mib": "peak MiB",
     "temporal_saved_mib": "saved MiB over TSN",

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.slow
 def fights(real_videos: Path, tin_cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Lists of the real labelled clips, made by the documented command."""
     out = tmp_path_factory.mktemp("fights")
-    result = tin_cli("data", "folder", real_videos / "fights", out, "--val", "0.25")
+    result = tin_cli("data", "prepare", "folder", real_videos / "fights", "--out", out, "--val", "0.25")
     assert result.status == 0, result.err
     return out
 

@@ -59,19 +59,22 @@ class TestNetworks:
         result = check(bench.inference(SMALL, ROUNDS))
         # four of the eager network; of the prepared one the same and one when it is made
         assert given == {"tin_resnet18": [(4, 3, 32, 32)] * 9, "tsn_resnet18": [(4, 3, 32, 32)] * 9}
-        assert [(line["name"], line["ratio_to"]) for line in result["rows"]] == [
+        theirs, *rows = result["rows"]
+        assert (theirs["name"], theirs["ratio"]) == ("torchvision resnet18, one clip", 1.0)
+        assert all(line["torchvision_ratio"] > 0 for line in rows)
+        assert [(line["name"], line["ratio_to"]) for line in rows] == [
             ("tin_resnet18, one clip", "tsn_resnet18, one clip"),
             ("tsn_resnet18, one clip", "tsn_resnet18, one clip"),
             ("tin_resnet18, one clip, prepared", "tsn_resnet18, one clip, prepared"),
             ("tsn_resnet18, one clip, prepared", "tsn_resnet18, one clip, prepared"),
         ]
-        assert [line["ratio"] for line in result["rows"]][1::2] == [1.0, 1.0]
-        assert [line["eager_ratio"] for line in result["rows"]][:2] == [1.0, 1.0]
-        assert result["rows"][2]["eager_ratio"] > 0
+        assert [line["ratio"] for line in rows][1::2] == [1.0, 1.0]
+        assert [line["eager_ratio"] for line in rows][:2] == [1.0, 1.0]
+        assert rows[2]["eager_ratio"] > 0
 
     def test_inference_of_the_plain_network_is_its_own_yardstick(self) -> None:
         result = check(bench.inference(Workload("tsn_resnet18", num_segments=1, input_size=32), ROUNDS))
-        assert [row["ratio"] for row in result["rows"]] == [1.0, 1.0]
+        assert [row["ratio"] for row in result["rows"]] == [1.0, 1.0, 1.0]
 
     @pytest.mark.slow
     def test_model_times_inference_and_training_of_three_networks(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,11 +87,13 @@ class TestNetworks:
         assert [row["name"] for row in result["rows"]] == [
             f"{arch}, {what}"
             for what in ("inference, batch 1", "inference, batch 2", "training step, batch 2")
-            for arch in archs
+            for arch in [*archs, "torchvision resnet18"]
         ]
         for line in result["rows"]:
             assert line["clips_per_second"] == pytest.approx(line["batch_size"] / line["median"] * 1e3)
-        tin_line, tsm_line, tsn_line = result["rows"][6:]
+            assert line["torchvision_ratio"] > 0
+        tin_line, tsm_line, tsn_line, theirs = result["rows"][8:]
+        assert theirs["saved_mib"] > 0
         assert tsn_line["temporal_saved_mib"] == tsn_line["reference_saved_mib"] == 0
         assert tin_line["reference_saved_mib"] > tsm_line["reference_saved_mib"] > 0
         for line in (tin_line, tsm_line):
@@ -98,7 +103,7 @@ class TestNetworks:
     def test_a_batch_of_one_clip_is_timed_once(self) -> None:
         work = Workload("tsn_resnet18", 1, 2, 32, num_classes=2)
         names = [row["name"] for row in check(bench.model(work, Rounds(0, 1), Rounds(0, 1)))["rows"]]
-        assert len(names) == len(set(names)) == 6
+        assert len(names) == len(set(names)) == 8
 
     @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
     def test_a_training_step_trains(self, dtype: str) -> None:

@@ -35,25 +35,29 @@ class TestOp:
         real = ops.temporal_interlace
 
         def counting(x: torch.Tensor, *rest: Any) -> torch.Tensor:
-            assert x.is_contiguous(memory_format=torch.channels_last)
-            seen.append(tuple(x.shape))
+            if x.device.type != "meta":  # where the shapes are found out
+                assert x.is_contiguous(memory_format=torch.channels_last)
+                seen.append(tuple(x.shape))
             return real(x, *rest)
 
         monkeypatch.setattr(ops, "temporal_interlace", counting)
         result = check(bench.op(SMALL, ROUNDS, skip_compiled="not asked for"))
         assert set(seen) == {(8, 64, 8, 8), (8, 128, 4, 4), (8, 256, 2, 2), (8, 512, 1, 1)}
-        assert len(result["rows"]) == 8
-        forward, backward = result["rows"][:2]
+        assert len(result["rows"]) == 16
+        forward, backward, in_place, both = result["rows"][:4]
         assert forward["name"] == "forward 64×8×8"
         assert forward["bytes"] == 2 * 8 * 64 * 64 * 4
         assert backward["bytes"] == 2.25 * 8 * 64 * 64 * 4
+        assert (in_place["name"], in_place["bytes"]) == ("in place 64×8×8", 8 * 64 * 64 * 4)
+        assert (both["name"], both["bytes"]) == ("both gradients 64×8×8", 3.25 * 8 * 64 * 64 * 4)
         for line in result["rows"]:
             assert line["gb_per_s"] == pytest.approx(line["bytes"] / line["median"] / 1e6)
-            assert line["reference_ratio"] > 0
-            assert line["peers_ratio"] > 0
             assert line["layout"] == "channels_last"
-            assert (line["compiled_ratio"], line["compiled_skipped"]) == (None, "not asked for")
             assert line["copy_gb_per_s"] > 0
+            if line["name"].startswith(("forward", "backward")):
+                assert line["reference_ratio"] > 0
+                assert line["peers_ratio"] > 0
+                assert (line["compiled_ratio"], line["compiled_skipped"]) == (None, "not asked for")
 
     def test_both_layouts_are_rows_of_their_own(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(shapes, "layer_shapes", lambda work: {(16, 4, 4): 3})
@@ -70,6 +74,8 @@ class TestOp:
         assert [(line["name"], line["layout"]) for line in result["rows"]] == [
             ("forward 16×4×4", "channels_last"),
             ("backward 16×4×4", "channels_last"),
+            ("in place 16×4×4", "channels_last"),
+            ("both gradients 16×4×4", "channels_last"),
             ("forward 16×4×4, contiguous", "contiguous"),
             ("backward 16×4×4, contiguous", "contiguous"),
         ]
@@ -77,14 +83,14 @@ class TestOp:
     @pytest.mark.slow
     def test_the_compiled_reference_is_timed_both_ways(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(shapes, "layer_shapes", lambda work: {(16, 4, 4): 3})
-        for line in check(bench.op(SMALL, ROUNDS))["rows"]:
+        for line in check(bench.op(SMALL, ROUNDS))["rows"][:2]:
             assert line["compiled_ratio"] > 0
             assert line["compiled_skipped"] is None
 
     def test_without_a_compiler_the_row_says_so(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(shapes, "layer_shapes", lambda work: {(16, 4, 4): 3})
         with torch._inductor.config.patch({"cpp.cxx": (None, "no-such-compiler"), "force_disable_caches": True}):
-            for line in check(bench.op(SMALL, ROUNDS))["rows"]:
+            for line in check(bench.op(SMALL, ROUNDS))["rows"][:2]:
                 assert line["compiled_ratio"] is None
                 assert line["compiled_skipped"].startswith("torch.compile does not work here: ")
 

@@ -32,7 +32,7 @@ def with_peak_memory(device: torch.device, make: Callable[[], Call]) -> tuple[fl
 
 def saved_by_network(work: Workload, arch: str) -> int:
     """Bytes kept between forward and backward of a training step on `batch_size` clips, without the parameters."""
-    network, frames = work.build(arch).train(), work.frames(work.batch_size)
+    network, frames = work.network(arch).train(), work.frames(work.batch_size)
 
     def forward() -> None:
         with autocast(AMP[work.dtype], work.device):

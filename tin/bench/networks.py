@@ -28,29 +28,33 @@ def inference(work: Workload, rounds: Rounds) -> dict[str, Any]:
     model's forward alone, without reading or preprocessing, synchronised around each forward.
 
     Returns:
-        `settings` and `rows`: milliseconds of the architecture and of TSN, then of both prepared. A prepared network is held
-        against the prepared TSN; `eager_ratio` is its time / the time of the same network as it is.
+        `settings` and `rows`: milliseconds of torchvision's ResNet, of the architecture and of TSN, then of these two prepared. A
+        prepared network is held against the prepared TSN; `torchvision_ratio` is its time / that of torchvision's ResNet,
+        `eager_ratio` its time / the time of the same network as it is.
     """
     frames = work.frames(1)
     archs = list(dict.fromkeys((work.arch, work.plain())))
-    calls: dict[str, Callable[[], object]] = {}
+    theirs = f"{work.torchvision()}, one clip"
+    calls: dict[str, Callable[[], object]] = {theirs: _forward(work, work.network(work.torchvision()).eval(), frames)}
     for arch in archs:
         network = work.build(arch).eval()
         calls[f"{arch}, one clip"] = _forward(work, network, frames)
         calls[f"{arch}, one clip, prepared"] = partial(prepare(network, frames, dtype=work.torch_dtype), frames)
     samples = time_in_turns(calls, work.device, rounds)
-    rows = []
+    rows = [row(theirs, "ms", samples[theirs], 1.0, "itself", scale=1e3)]
     for how in ("one clip", "one clip, prepared"):
         for arch in archs:
             timed, yardstick = samples[f"{arch}, {how}"], f"{work.plain()}, {how}"
             line = row(f"{arch}, {how}", "ms", timed, median_ratio(timed, samples[yardstick]), yardstick, scale=1e3)
+            line["torchvision_ratio"] = median_ratio(timed, samples[theirs])
             line["eager_ratio"] = median_ratio(timed, samples[f"{arch}, one clip"])
             rows.append(line)
     return {"settings": {**work.settings(rounds), "batch_size": 1}, "rows": rows}
 
 
 def model(work: Workload, rounds: Rounds, train_rounds: Rounds) -> dict[str, Any]:
-    """Inference of one clip and of a batch and a training step of TIN, TSM and TSN of one depth, and their ratios to TSN's.
+    """Inference of one clip and of a batch and a training step of TIN, TSM, TSN and torchvision's ResNet of one depth, and
+    their ratios to TSN's; `torchvision_ratio` is that to torchvision's.
 
     A training step is forward, loss, backward, norm clipping and SGD, as `tin.train` does it. It has the bytes that
     autograd keeps for its backward pass, those of them that the temporal modules cost (what TSN does not keep), and what
@@ -60,7 +64,7 @@ def model(work: Workload, rounds: Rounds, train_rounds: Rounds) -> dict[str, Any
         `settings` and `rows`, in milliseconds a step of the row's `batch_size` clips.
     """
     depth = work.arch.partition("_")[2]
-    archs = [f"{kind}_{depth}" for kind in ("tin", "tsm", "tsn")]
+    archs = [*(f"{kind}_{depth}" for kind in ("tin", "tsm", "tsn")), work.torchvision()]
     rows: list[dict[str, Any]] = []
     for what, make, clips, count in (
         ("inference", _inference, 1, rounds),
@@ -72,9 +76,10 @@ def model(work: Workload, rounds: Rounds, train_rounds: Rounds) -> dict[str, Any
         rows += _three(replace(work, batch_size=clips), archs, what, make, count)
     kept = {arch: saved_by_network(work, arch) for arch in archs}
     for line in rows:
+        arch = line["arch"]
         if line["what"] == "training step":
-            arch = line["arch"]
             line["saved_mib"] = kept[arch] / MIB
+        if line["what"] == "training step" and arch != work.torchvision():
             line["temporal_saved_mib"] = (kept[arch] - kept[work.plain()]) / MIB
             line["reference_saved_mib"] = saved_by_reference(work, arch) / MIB
     return {"settings": {**work.settings(rounds), "train_runs": train_rounds.runs}, "rows": rows}
@@ -121,6 +126,7 @@ def _three(
             median_ratio(samples[arch], samples[work.plain()]), work.plain(), scale=1e3,
             arch=arch, what=what, batch_size=work.batch_size,
         )  # fmt: skip
+        line["torchvision_ratio"] = median_ratio(samples[arch], samples[work.torchvision()])
         line["clips_per_second"] = work.batch_size * 1e3 / line["median"]
         if memory[arch] is not None:
             line["peak_memory_mib"] = memory[arch]
@@ -129,11 +135,11 @@ def _three(
 
 
 def _inference(work: Workload, arch: str, frames: Tensor) -> Callable[[], object]:
-    return _forward(work, work.build(arch).eval(), frames)
+    return _forward(work, work.network(arch).eval(), frames)
 
 
 def _training(work: Workload, arch: str, frames: Tensor) -> Callable[[], object]:
-    step = TrainingStep(work, work.build(arch))
+    step = TrainingStep(work, work.network(arch))
     return partial(step, frames, torch.arange(work.batch_size, device=work.device) % work.num_classes)
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -34,7 +35,9 @@ def op(
     """Forward and backward of `temporal_interlace` at each layer shape of TIN with `work.arch`'s depth.
 
     Bytes are the least that must move: forward reads x and writes the result; backward reads the gradient and the
-    shifted part of x (for the gradients of offset and gain) and writes the gradient of x.
+    shifted part of x (for the gradients of offset and gain) and writes the gradient of x. Beside these two, the forms
+    that the network uses: `in place` copies the shifted part of x and writes it shifted into x (CPU), and `both gradients` is
+    backward that adds the identity's gradient, which would otherwise be a pass of its own.
 
     Args:
         work: depth, clips, frame size, type and device.
@@ -56,12 +59,54 @@ def op(
             for what, make in (("forward", _forward), ("backward", _backward)):
                 line = _row(work, rounds, what + suffix, make, inputs, skip_compiled)
                 rows.append({**line, "layout": layout, "blocks": blocks})
+            if layout == "channels_last" and ops.has_native(work.device.type):
+                rows += [
+                    {**line, "layout": layout, "blocks": blocks} for line in _in_network(work, rounds, suffix, inputs)
+                ]
     return {"settings": {**work.settings(rounds), "layouts": list(layouts)}, "rows": rows}
 
 
 def layer_shapes(work: Workload) -> Counter[tuple[int, int, int]]:
     """(C, H, W) at which the op runs in TIN of this depth, and in how many blocks; in the order of the network."""
     return Counter(shape for _, shape in work.temporal_layers(f"tin_{work.arch.partition('_')[2]}"))
+
+
+def _in_network(work: Workload, rounds: Rounds, suffix: str, inputs: Inputs) -> list[dict[str, Any]]:
+    """Rows of the forms that `tin.residual` uses, without the other ways to compute them."""
+    x, offset, weight = (tensor.detach().clone() for tensor in inputs)
+    size, fold, segments = x.numel() * x.element_size(), x.shape[1] // 4, work.num_segments
+    kept, grad, passed = x[:, :fold].clone(memory_format=torch.channels_last), torch.randn_like(x), torch.randn_like(x)
+
+    def in_place() -> None:
+        copied = x[:, :fold].clone(memory_format=torch.channels_last)
+        torch.ops.tin.temporal_interlace_into(x, copied, offset, weight, segments, fold // 4)
+
+    def both() -> object:
+        return torch.ops.tin.temporal_interlace_backward(
+            grad, kept, offset, weight, segments, True, True, True, fold // 4, passed
+        )
+
+    part = size * fold // x.shape[1]
+    forms: list[tuple[str, Callable[[], object], int]] = [("both gradients", both, 3 * size + part)]
+    if work.device.type == "cpu":
+        forms.insert(0, ("in place", in_place, 4 * part))
+    rows = []
+    for name, call, moved in forms:
+        samples = time_in_turns({"op": call, "copy": _copy(x)}, work.device, rounds, MIN_SECONDS)
+        rows.append(_line(name + suffix, samples, size, moved))
+    return rows
+
+
+def _line(name: str, samples: dict[str, list[float]], size: int, moved: int, **more: Any) -> dict[str, Any]:
+    """A row: the op's time against the time in which `copy_`, which reads and writes `size` bytes, would move `moved`."""
+    copy = [seconds * moved / (2 * size) for seconds in samples["copy"]]
+    return row(
+        name, "ms", samples["op"], median_ratio(samples["op"], copy),
+        "copy of the same bytes", scale=1e3, bytes=moved, megabytes=moved / 1e6,
+        gb_per_s=moved / float(np.median(samples["op"])) / 1e9,
+        copy_gb_per_s=moved / float(np.median(copy)) / 1e9,
+        **more,
+    )  # fmt: skip
 
 
 def _row(
@@ -80,12 +125,8 @@ def _row(
     if not isinstance(compiled, str):
         calls["compiled"] = compiled
     samples = time_in_turns(calls, work.device, rounds, MIN_SECONDS)
-    copy = [seconds * moved / (2 * size) for seconds in samples["copy"]]
-    return row(
-        name, "ms", samples["op"], median_ratio(samples["op"], copy),
-        "copy of the same bytes", scale=1e3, bytes=moved,
-        gb_per_s=moved / sorted(samples["op"])[rounds.runs // 2] / 1e9,
-        copy_gb_per_s=moved / sorted(copy)[rounds.runs // 2] / 1e9,
+    return _line(
+        name, samples, size, moved,
         reference_ratio=median_ratio(samples["reference"], samples["op"]),
         compiled_ratio=median_ratio(samples["compiled"], samples["op"]) if "compiled" in samples else None,
         compiled_skipped=compiled if isinstance(compiled, str) else None,

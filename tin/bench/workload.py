@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+import torchvision
 from torch import Tensor, nn
 
 from tin.bench.timing import Rounds
@@ -48,10 +49,21 @@ class Workload:
         """The architecture of the same depth without any temporal operation."""
         return f"tsn_{self.arch.partition('_')[2]}"
 
+    def torchvision(self) -> str:
+        """torchvision's own ResNet of this depth, by the name that `network` knows: what a user would have without this package."""
+        return f"torchvision {self.arch.partition('_')[2]}"
+
     def build(self, arch: str) -> TemporalResNet:
         """The network on its device, channels_last, randomly initialised."""
         model = build_model(arch, self.num_classes, self.num_segments)
         return model.to(self.device, memory_format=torch.channels_last)
+
+    def network(self, name: str) -> nn.Module:
+        """`build(name)`, or for `torchvision()` that ResNet over all frames, its logits averaged over a clip's."""
+        if name != self.torchvision():
+            return self.build(name)
+        resnet = getattr(torchvision.models, name.rpartition(" ")[2])(num_classes=self.num_classes)
+        return _OverFrames(resnet, self.num_segments).to(self.device, memory_format=torch.channels_last)
 
     def frames(self, clips: int) -> Tensor:
         """(clips · T, 3, S, S) of noise, in the type that the loader would hand over."""
@@ -75,3 +87,13 @@ class Workload:
                     module.register_forward_pre_hook(note)  # of the block: its input is what the module shifts
             network(torch.empty(self.num_segments, 3, self.input_size, self.input_size))
         return layers
+
+
+class _OverFrames(nn.Module):
+    def __init__(self, resnet: nn.Module, num_segments: int) -> None:
+        super().__init__()
+        self.resnet, self.num_segments = resnet, num_segments
+
+    def forward(self, frames: Tensor) -> Tensor:
+        logits: Tensor = self.resnet(frames)
+        return logits.unflatten(0, (-1, self.num_segments)).mean(dim=1)
