@@ -141,7 +141,7 @@ def bench(
 
     described = benchmarks.describe(chosen)
     click.echo(_headline(described))
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
     results = {}
     for name in names:
         results[name] = _run(name, request)
@@ -238,8 +238,11 @@ def _table(name: str, result: dict[str, Any]) -> Table:
         settings.get("dtype"),
         f"{settings['runs']} samples after {settings['warmup']} for warming up",
     ]
+    yardsticks = {line["ratio_to"] for line in result["rows"]}
+    if len(yardsticks) == 1:
+        parts.append(f"ratio to {yardsticks.pop()}")
     table = Table(title=f"{name}: " + ", ".join(part for part in parts if part), title_justify="left")
-    for column in ("what", "median", "p10 … p90", "unit", "ratio", "to"):
+    for column in ("what", "median", "p10 … p90", "unit", "ratio", *(["to"] if yardsticks else [])):
         table.add_column(column, justify="left" if column in ("what", "unit", "to") else "right")
     extra = [key for key in _EXTRA if any(line.get(key) is not None for line in result["rows"])]
     for key in extra:
@@ -247,7 +250,7 @@ def _table(name: str, result: dict[str, Any]) -> Table:
     for line in result["rows"]:
         table.add_row(
             line["name"], f"{line['median']:.4g}", f"{line['p10']:.4g} … {line['p90']:.4g}", line["unit"],
-            f"{line['ratio']:.3f}", line["ratio_to"],
+            f"{line['ratio']:.3f}", *([line["ratio_to"]] if yardsticks else []),
             *("" if line.get(key) is None else f"{line[key]:.4g}" for key in extra),
         )  # fmt: skip
     skipped = next((line["compiled_skipped"] for line in result["rows"] if line.get("compiled_skipped")), None)

@@ -63,7 +63,7 @@ class Workload:
         if name != self.torchvision():
             return self.build(name)
         resnet = getattr(torchvision.models, name.rpartition(" ")[2])(num_classes=self.num_classes)
-        return _OverFrames(resnet, self.num_segments).to(self.device, memory_format=torch.channels_last)
+        return _OverFrames(resnet, self.num_segments).to(self.device).to(memory_format=torch.channels_last)
 
     def frames(self, clips: int) -> Tensor:
         """(clips · T, 3, S, S) of noise, in the type that the loader would hand over."""
