@@ -98,7 +98,7 @@ def cpu_library(folder: Path) -> tuple[list[list[str]], list[str]]:
     # no contraction to fused multiply-adds: every processor gives the same bits, and memory is the limit anyway
     flags.append("-ffp-contract=off")
     levels = SIMD_LEVELS if is_x86_64(compiler) else {"generic": []}
-    for source in ("interlace", "join"):
+    for source in ("interlace", "join", "fold"):
         for level, extra in levels.items():
             objects.append(str(folder / f"{source}_{level}.o"))
             commands.append([*flags, *extra, f"-DTIN_LEVEL={level}", "-c", f"csrc/{source}_cpu.cpp", "-o", objects[-1]])

@@ -2,6 +2,10 @@
 // TIN_SIMD names. Kernels are compiled once for each, with TIN_LEVEL naming it.
 #pragma once
 
+#include <type_traits>
+
+#include "real.h"
+
 namespace tin {
 
 enum class CpuLevel { generic, avx2, avx512 };
@@ -16,6 +20,20 @@ const Table& at_cpu_level([[maybe_unused]] const Table& generic, const Table& av
     case CpuLevel::avx512: return avx512;
     case CpuLevel::avx2: return avx2;
     default: return generic;
+  }
+}
+
+// A table's kernels for elements of type T.
+template <class T, class Table>
+const auto& kernels_for(const Table& table, T) {
+  if constexpr (std::is_same_v<T, float>) {
+    return table.float32;
+  } else if constexpr (std::is_same_v<T, double>) {
+    return table.float64;
+  } else if constexpr (std::is_same_v<T, Half>) {
+    return table.float16;
+  } else {
+    return table.bfloat16;
   }
 }
 

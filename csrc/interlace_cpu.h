@@ -11,7 +11,7 @@ struct CpuGrid {
   int64_t chunks; // a frame
   int64_t chunk_rows; // rows a chunk, where a frame has several
   int64_t chunk_elements; // elements a chunk, where a frame is one row
-  bool stream; // whether the output is written past the caches
+  bool large; // whether forward's output is written past the caches
 };
 
 TIN_INLINE CpuGrid cpu_grid(const Params& p, int64_t element_size) {
@@ -19,9 +19,9 @@ TIN_INLINE CpuGrid cpu_grid(const Params& p, int64_t element_size) {
   const int64_t target = 32768 / element_size;
   // What is larger would leave the caches anyway before the next layer has read it (measured with a 1x1 convolution
   // behind the op: a tenth less time for both from 13 to 51 MB, no difference at 6 MB).
-  constexpr int64_t stream_from = int64_t(8) << 20;
+  constexpr int64_t large_from = int64_t(8) << 20;
   CpuGrid grid{};
-  grid.stream = p.clips * p.segments * p.frame * element_size >= stream_from;
+  grid.large = p.clips * p.segments * p.frame * element_size >= large_from;
   if (p.rows == 1) {
     grid.chunk_elements = target;
     grid.chunks = (p.row + target - 1) / target;

@@ -1,6 +1,7 @@
-// Defines the two ops and gives PyTorch their CPU kernels. Compiled for the plainest processor; it chooses the kernels.
+// Defines the ops of the shift and gives PyTorch their CPU kernels. Compiled for the plainest processor; it chooses the kernels.
 #include <algorithm>
 
+#include "fold_cpu.h"
 #include "interlace_cpu.h"
 #include "tensors.h"
 
@@ -8,17 +9,8 @@ namespace tin {
 namespace {
 
 template <class T>
-const CpuKernels<T>& kernels_of(T) {
-  const InterlaceTable& table = TIN_AT_LEVEL(interlace);
-  if constexpr (std::is_same_v<T, float>) {
-    return table.float32;
-  } else if constexpr (std::is_same_v<T, double>) {
-    return table.float64;
-  } else if constexpr (std::is_same_v<T, Half>) {
-    return table.float16;
-  } else {
-    return table.bfloat16;
-  }
+const CpuKernels<T>& kernels_of(T type) {
+  return kernels_for(TIN_AT_LEVEL(interlace), type);
 }
 
 // Chunks a thread should have at least: below this, waking it costs more than it does.
@@ -84,6 +76,45 @@ void into(
   });
 }
 
+std::tuple<Tensor, Tensor> take_fold(Tensor x, int64_t fold) {
+  STD_TORCH_CHECK(
+      x.dim() == 4 && is_channels_last(x) && x.numel() > 0 && fold >= 1 && fold <= x.size(1),
+      "x must be channels_last and not empty, and fold from 1 to its channels, got ", shape_text(x), " and ", fold);
+  const Tensor part = torch::stable::narrow(x, 1, 0, fold);
+  const Tensor kept = torch::stable::empty_like(part);
+  return with_type(x, [&](auto type) -> std::tuple<Tensor, Tensor> {
+    using T = decltype(type);
+    const Tensor means = torch::stable::new_empty(x, {x.size(0), fold}, accumulate_type<T>);
+    const FoldArgs<T> args{
+        data<T>(x), mutable_data<T>(kept), mutable_data<Acc<T>>(means), x.size(2) * x.size(3), x.size(1), fold};
+    const int64_t items = x.size(0) * fold_blocks(args);
+    const int64_t grain = std::max<int64_t>(1, 32768 / (args.pixels * kFoldBlock));
+    torch::stable::parallel_for(0, items, grain, [&](int64_t begin, int64_t end) {
+      kernels_for(TIN_AT_LEVEL(fold), type).copy(args, begin, end);
+    });
+    return {kept, means};
+  });
+}
+
+void spread_means(Tensor x_grad, Tensor means_grad) {
+  STD_TORCH_CHECK(
+      x_grad.dim() == 4 && is_channels_last(x_grad) && means_grad.dim() == 2 && means_grad.is_contiguous() &&
+          means_grad.size(0) == x_grad.size(0) && means_grad.size(1) <= x_grad.size(1),
+      "x_grad must be channels_last, and means_grad of its frames, got ", shape_text(x_grad), " and ",
+      shape_text(means_grad));
+  with_type(x_grad, [&](auto type) {
+    using T = decltype(type);
+    STD_TORCH_CHECK(means_grad.scalar_type() == accumulate_type<T>, "means_grad must be float32, or float64 like x_grad");
+    const int64_t pixels = x_grad.size(2) * x_grad.size(3), folded = means_grad.size(1);
+    const SpreadArgs<T> args{
+        mutable_data<T>(x_grad), data<Acc<T>>(means_grad), pixels, x_grad.size(1), folded};
+    const int64_t grain = std::max<int64_t>(1, 32768 / std::max<int64_t>(1, folded));
+    torch::stable::parallel_for(0, x_grad.size(0) * pixels, grain, [&](int64_t begin, int64_t end) {
+      kernels_for(TIN_AT_LEVEL(fold), type).spread(args, begin, end);
+    });
+  });
+}
+
 } // namespace
 } // namespace tin
 
@@ -96,10 +127,16 @@ STABLE_TORCH_LIBRARY(tin, m) {
   m.def(
       "temporal_interlace_into(Tensor(a!) x, Tensor fold, Tensor offset, Tensor weight, int num_segments, "
       "int? group_size=None) -> ()");
+  // a copy of the first `fold` channels of a channels_last x, and their means over H and W, (N*T, fold), in float32 at least
+  m.def("take_fold(Tensor x, int fold) -> (Tensor, Tensor)");
+  // adds to a channels_last gradient of x what the gradient of those means, (N*T, fold), says of each pixel
+  m.def("spread_means_(Tensor(a!) x_grad, Tensor means_grad) -> ()");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(tin, CPU, m) {
   m.impl("temporal_interlace", TORCH_BOX(&tin::forward));
   m.impl("temporal_interlace_backward", TORCH_BOX(&tin::backward));
   m.impl("temporal_interlace_into", TORCH_BOX(&tin::into));
+  m.impl("take_fold", TORCH_BOX(&tin::take_fold));
+  m.impl("spread_means_", TORCH_BOX(&tin::spread_means));
 }

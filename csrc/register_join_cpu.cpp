@@ -8,17 +8,8 @@ namespace tin {
 namespace {
 
 template <class T>
-const JoinKernels<T>& kernels_of(T) {
-  const JoinTable& table = TIN_AT_LEVEL(join);
-  if constexpr (std::is_same_v<T, float>) {
-    return table.float32;
-  } else if constexpr (std::is_same_v<T, double>) {
-    return table.float64;
-  } else if constexpr (std::is_same_v<T, Half>) {
-    return table.float16;
-  } else {
-    return table.bfloat16;
-  }
+const JoinKernels<T>& kernels_of(T type) {
+  return kernels_for(TIN_AT_LEVEL(join), type);
 }
 
 constexpr int64_t kGrain = 32768; // elements a thread should have at least, as at::internal::GRAIN_SIZE

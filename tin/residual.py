@@ -25,12 +25,15 @@ class Branches(NamedTuple):
     branch: Tensor
     """What the convolutions take."""
     identity: Tensor
-    """What `join` takes: x; where `fold` is not None, all of it but its first channels."""
+    """What `join` or the shortcut's convolution takes: x, or each `stride`-th pixel of it; where `fold` is not None, all of it but
+    its first channels."""
     fold: Tensor | None = None
     """x's first channels, where they have been overwritten in x's own memory."""
 
 
-def split(x: Tensor, offset: Tensor, weight: Tensor, num_segments: int, fold: int, owned: bool) -> Branches:
+def split(
+    x: Tensor, offset: Tensor, weight: Tensor, num_segments: int, fold: int, owned: bool, stride: int = 1
+) -> Branches:
     """`temporal_interlace` for the residual branch, and x for the identity; the gradients of the two come back in one pass.
 
     Args:
@@ -39,29 +42,32 @@ def split(x: Tensor, offset: Tensor, weight: Tensor, num_segments: int, fold: in
         fold: channels that move, G·g.
         owned: nobody but the two branches will read x: then, where that pays, the moved channels are overwritten in x's
             memory, and the three quarters that do not move stay where they are.
+        stride: every how many pixels, down and across, the identity is read. What is overwritten is not copied for the others.
     """
     group_size = fold // offset.shape[1]
     tracked = torch.is_grad_enabled() and x.requires_grad
     if not _is_eager(x) or (torch.is_grad_enabled() and (offset.requires_grad or weight.requires_grad)):
-        return Branches(ops.temporal_interlace(x, offset, weight, num_segments, group_size), x)
+        return Branches(ops.temporal_interlace(x, offset, weight, num_segments, group_size), pixels(x, stride))
     owned = owned and _may_overwrite(x, fold)
     if tracked:
-        return Branches(*_Split.apply(x, offset, weight, num_segments, fold, owned))
+        return Branches(*_Split.apply(x, offset, weight, num_segments, fold, owned, stride))
     if not owned:
-        return Branches(ops.temporal_interlace(x, offset, weight, num_segments, group_size), x)
-    kept = _kept(x, fold)
+        return Branches(ops.temporal_interlace(x, offset, weight, num_segments, group_size), pixels(x, stride))
+    identity, kept = pixels(x, stride), _kept(x, fold)
     torch.ops.tin.temporal_interlace_into(x, kept, offset, weight, num_segments, group_size)
-    return Branches(x, x, kept)
+    return Branches(x, identity, kept if identity is x else None)
 
 
-def split_by_nets(x: Tensor, fold: int, weights: Sequence[Tensor], num_segments: int, owned: bool) -> Branches | None:
+def split_by_nets(
+    x: Tensor, fold: int, weights: Sequence[Tensor], num_segments: int, owned: bool, stride: int = 1
+) -> Branches | None:
     """TIN's whole module: pools the first `fold` channels, asks its networks for offsets and gains, and splits.
 
     What PyTorch needs some twenty-five small operators for, and as many in the backward pass, is three here. Of x the moved
     channels alone are kept for the backward pass.
 
     Args:
-        x, num_segments, owned: as `split`.
+        x, num_segments, owned, stride: as `split`.
         fold: channels to move, in four groups.
         weights: the networks': offset kernel (1, fold, 3) and bias, gain kernel (2, fold, 3) and bias, fc1 (T, T) and bias,
             fc2 (2, T) and bias; float32, or float64 like x.
@@ -74,19 +80,25 @@ def split_by_nets(x: Tensor, fold: int, weights: Sequence[Tensor], num_segments:
         return None
     owned = owned and _may_overwrite(x, fold)
     if torch.is_grad_enabled() and (x.requires_grad or any(w.requires_grad for w in weights)):
-        return Branches(*_SplitByNets.apply(x, fold, num_segments, owned, *weights))
-    channels = _kept(x, fold) if owned else x[:, :fold]
-    offset, weight, _ = torch.ops.tin.interlace_nets(pooled(channels), list(weights), num_segments)
+        return Branches(*_SplitByNets.apply(x, fold, num_segments, owned, stride, *weights))
     if not owned:
-        return Branches(ops.temporal_interlace(x, offset, weight, num_segments, fold // 4), x)
-    torch.ops.tin.temporal_interlace_into(x, channels, offset, weight, num_segments, fold // 4)
-    return Branches(x, x, channels)
+        offset, weight, _ = torch.ops.tin.interlace_nets(pooled(x[:, :fold]), list(weights), num_segments)
+        return Branches(ops.temporal_interlace(x, offset, weight, num_segments, fold // 4), pixels(x, stride))
+    identity, (kept, means) = pixels(x, stride), _kept_and_pooled(x, fold)
+    offset, weight, _ = torch.ops.tin.interlace_nets(means, list(weights), num_segments)
+    torch.ops.tin.temporal_interlace_into(x, kept, offset, weight, num_segments, fold // 4)
+    return Branches(x, identity, kept if identity is x else None)
 
 
 def pooled(channels: Tensor) -> Tensor:
     """(N·T, F, H, W) -> means over H and W, (N·T, F), in float32 at least: rounded to half precision, a mean loses the small
     differences between frames that the offsets are read from."""
     return channels.mean(dim=(2, 3), dtype=torch.promote_types(channels.dtype, torch.float32))
+
+
+def pixels(x: Tensor, stride: int) -> Tensor:
+    """Every `stride`-th pixel, down and across, dense."""
+    return x if stride == 1 else x[:, :, ::stride, ::stride].contiguous(memory_format=ops.memory_format(x))
 
 
 def join(branch: Tensor, norm: nn.Module, identity: Tensor, fold: Tensor | None = None) -> Tensor:
@@ -132,52 +144,46 @@ def watched(module: nn.Module) -> bool:
 class _Split(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, offset: Tensor, weight: Tensor, num_segments: int, fold: int, owned: bool
+        ctx: Any, x: Tensor, offset: Tensor, weight: Tensor, num_segments: int, fold: int, owned: bool, stride: int
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        ctx.num_segments, ctx.group_size = num_segments, fold // offset.shape[1]
+        ctx.num_segments, ctx.group_size, ctx.stride = num_segments, fold // offset.shape[1], stride
         ctx.save_for_backward(offset, weight)
         ctx.set_materialize_grads(False)
-        return _interlaced(ctx, x, _kept(x, fold) if owned else None, offset, weight, num_segments, ctx.group_size)
+        return _interlaced(ctx, x, _kept(x, fold) if owned else None, offset, weight)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor | None, passed: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
-        if grad is None:  # nobody used the branch
-            return passed, None, None, None, None, None
-        x_grad, _, _ = torch.ops.tin.temporal_interlace_backward(
-            grad, grad, *ctx.saved_tensors, ctx.num_segments, True, False, False, ctx.group_size, passed
-        )
-        return x_grad, None, None, None, None, None
+        if grad is None and passed is None:
+            return (None,) * len(ctx.needs_input_grad)
+        offset, weight = ctx.saved_tensors
+        return _gathered(ctx, grad, None, offset, weight, passed)[0], None, None, None, None, None, None
 
 
 class _SplitByNets(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, fold: int, num_segments: int, owned: bool, *weights: Tensor
+        ctx: Any, x: Tensor, fold: int, num_segments: int, owned: bool, stride: int, *weights: Tensor
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        kept = _kept(x, fold)
-        means = pooled(kept)
+        kept, means = _kept_and_pooled(x, fold)
         offset, weight, state = torch.ops.tin.interlace_nets(means, list(weights), num_segments)
-        ctx.num_segments = num_segments
+        ctx.num_segments, ctx.group_size, ctx.stride = num_segments, fold // 4, stride
         ctx.save_for_backward(kept, means, offset, weight, state, *weights)
         ctx.set_materialize_grads(False)
-        return _interlaced(ctx, x, kept if owned else None, offset, weight, num_segments, fold // 4)
+        return _interlaced(ctx, x, kept if owned else None, offset, weight)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor | None, passed: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+        if grad is None and passed is None:
+            return (None,) * len(ctx.needs_input_grad)
         kept, means, offset, weight, state, *weights = ctx.saved_tensors
-        if grad is None:  # nobody used the branch
-            return passed, None, None, None, *(None for _ in weights)
-        fold, pixels = kept.shape[1], kept.shape[2] * kept.shape[3]
-        x_grad, offset_grad, weight_grad = torch.ops.tin.temporal_interlace_backward(
-            grad, kept, offset, weight, ctx.num_segments, True, True, True, fold // 4, passed
-        )
+        x_grad, offset_grad, weight_grad = _gathered(ctx, grad, kept, offset, weight, passed)
         means_grad, *grads = torch.ops.tin.interlace_nets_backward(
             means, weights, offset, weight, state, offset_grad, weight_grad, ctx.num_segments
         )
-        x_grad[:, :fold] += (means_grad / pixels).to(x_grad.dtype)[:, :, None, None]
-        return x_grad, None, None, None, *grads
+        _spread(x_grad, means_grad)
+        return x_grad, None, None, None, None, *grads
 
 
 class _Join(torch.autograd.Function):
@@ -197,21 +203,62 @@ class _Join(torch.autograd.Function):
 
 
 def _interlaced(
-    ctx: Any, x: Tensor, kept: Tensor | None, offset: Tensor, weight: Tensor, num_segments: int, group_size: int
+    ctx: Any, x: Tensor, kept: Tensor | None, offset: Tensor, weight: Tensor
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """The outputs of a split's forward; with `kept`, in x's own memory."""
+    shift = offset, weight, ctx.num_segments, ctx.group_size
+    ctx.shape = x.shape
     if kept is None:
-        return torch.ops.tin.temporal_interlace(x, offset, weight, num_segments, group_size), x.view_as(x), None
-    torch.ops.tin.temporal_interlace_into(x, kept, offset, weight, num_segments, group_size)
+        branch = torch.ops.tin.temporal_interlace(x, *shift)
+        return branch, x.view_as(x) if ctx.stride == 1 else pixels(x, ctx.stride), None
     ctx.mark_dirty(x)
+    if ctx.stride > 1:
+        identity = pixels(x, ctx.stride)
+        torch.ops.tin.temporal_interlace_into(x, kept, *shift)
+        return x, identity, None
+    torch.ops.tin.temporal_interlace_into(x, kept, *shift)
     ctx.mark_non_differentiable(kept)
     # the same memory, but to autograd a tensor of its own: it stands for what x was
     identity = x.new_empty(0).set_(x.untyped_storage(), x.storage_offset(), x.shape, x.stride())
     return x, identity, kept
 
 
+def _gathered(
+    ctx: Any, grad: Tensor | None, kept: Tensor | None, offset: Tensor, weight: Tensor, passed: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of x, of both branches together, and, with `kept`, of offset and weight."""
+    if grad is None:  # nobody used the branch
+        assert passed is not None
+        grad = passed.new_zeros(ctx.shape).contiguous(memory_format=ops.memory_format(passed))
+    sums, whole = kept is not None, passed if ctx.stride == 1 else None
+    x_grad, offset_grad, weight_grad = torch.ops.tin.temporal_interlace_backward(
+        grad, grad if kept is None else kept, offset, weight, ctx.num_segments, True, sums, sums, ctx.group_size, whole
+    )
+    if ctx.stride > 1 and passed is not None:
+        x_grad[:, :, :: ctx.stride, :: ctx.stride] += passed
+    return x_grad, offset_grad, weight_grad
+
+
 def _kept(x: Tensor, fold: int) -> Tensor:
     return x[:, :fold].clone(memory_format=ops.memory_format(x))  # never a view: x may be overwritten
+
+
+def _kept_and_pooled(x: Tensor, fold: int) -> tuple[Tensor, Tensor]:
+    """`_kept` and its `pooled`, where that can be in one pass."""
+    if x.device.type == "cpu" and x.numel() > 0 and x.is_contiguous(memory_format=torch.channels_last):
+        both: tuple[Tensor, Tensor] = torch.ops.tin.take_fold(x, fold)
+        return both
+    kept = _kept(x, fold)
+    return kept, pooled(kept)
+
+
+def _spread(x_grad: Tensor, means_grad: Tensor) -> None:
+    """The backward pass of `pooled`, added to the gradient of x."""
+    if x_grad.device.type == "cpu" and x_grad.is_contiguous(memory_format=torch.channels_last):
+        torch.ops.tin.spread_means_(x_grad, means_grad)
+        return
+    fold, pixels = means_grad.shape[1], x_grad.shape[2] * x_grad.shape[3]
+    x_grad[:, :fold] += (means_grad / pixels).to(x_grad.dtype)[:, :, None, None]
 
 
 def _may_overwrite(x: Tensor, fold: int) -> bool:

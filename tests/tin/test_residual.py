@@ -55,18 +55,65 @@ def test_tins_split_equals_pytorchs_operators_in_value_and_every_gradient(
         torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-10, atol=1e-12, msg=name)
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("owned", [False, True])
 @pytest.mark.parametrize("kind", ["tin", "tsm"])
-def test_splits_pass_a_strict_gradcheck(kind: str) -> None:
+def test_splits_pass_a_strict_gradcheck(kind: str, owned: bool, stride: int) -> None:
     torch.manual_seed(0)
-    module = (TemporalInterlace(16, 4) if kind == "tin" else TemporalShift(16, 4)).double()
-    x = clip(8, 16, 2, 3).requires_grad_()
+    module = (TemporalInterlace(32, 4) if kind == "tin" else TemporalShift(32, 4)).double()
+    x = clip(8, 32, 2, 3).requires_grad_()
     weights = list(module.parameters())
 
-    def both(x: Tensor, *_: Tensor) -> tuple[Tensor, Tensor]:
-        branches = module(x)
-        return branches.branch, branches.identity
+    def both(x: Tensor, *_: Tensor) -> tuple[Tensor, ...]:
+        # what a join has made may be overwritten; the whole of what stands for it is its fold and the rest
+        joined = residual.join(x * 1.0, nn.Identity(), torch.full_like(x, 9.0).requires_grad_())
+        branch, identity, fold = module(joined, owned, stride)
+        assert (branch.data_ptr() == joined.data_ptr()) == owned
+        assert (fold is not None) == (owned and stride == 1)
+        return branch, identity if fold is None else identity[:, fold.shape[1] :]
 
     assert torch.autograd.gradcheck(both, (x, *weights))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("kind", ["tin", "tsm"])
+def test_a_branch_that_nobody_used_gives_no_gradient(kind: str, stride: int) -> None:
+    module = (TemporalInterlace(16, 4) if kind == "tin" else TemporalShift(16, 4)).double()
+    x = clip(8, 16, 4, 3).requires_grad_()
+    identity = module(x, False, stride).identity
+    identity.backward(torch.full_like(identity, 2.0))
+    expected = torch.zeros_like(x)
+    expected[:, :, ::stride, ::stride] = 2.0
+    assert x.grad is not None
+    assert torch.equal(x.grad, expected)
+
+
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+@pytest.mark.parametrize(
+    ("shape", "fold"),
+    [((1, 16, 1, 1), 4), ((3, 64, 7, 5), 16), ((2, 2080, 3, 3), 520), ((2, 64, 56, 56), 16), ((5, 36, 1, 9), 9)],
+)
+def test_the_fold_and_its_means_are_taken_in_one_pass(shape: tuple[int, ...], fold: int, dtype: torch.dtype) -> None:
+    x = (clip(*shape) + 100).to(dtype)  # far from zero: a careless sum loses digits
+    kept, means = torch.ops.tin.take_fold(x, fold)
+    wide = torch.promote_types(dtype, torch.float32)
+    assert torch.equal(kept, x[:, :fold])
+    assert kept.is_contiguous(memory_format=torch.channels_last)
+    assert means.dtype == wide
+    torch.testing.assert_close(means.double(), x[:, :fold].double().mean((2, 3)), rtol=1e-6, atol=0)
+    flow = clip(*means.shape, 1, 1).flatten(1).to(wide)
+    expected = x.clone(memory_format=torch.preserve_format)
+    expected[:, :fold] = (expected[:, :fold].to(wide) + (flow / (shape[2] * shape[3]))[..., None, None]).to(dtype)
+    torch.ops.tin.spread_means_(x, flow)
+    assert torch.equal(x, expected)
+
+
+@pytest.mark.parametrize(
+    "x", [clip(2, 8, 3, 3, layout=torch.contiguous_format), clip(0, 8, 3, 3), clip(2, 8, 3, 3)], ids=str
+)
+def test_a_fold_that_cannot_be_taken_is_refused(x: Tensor) -> None:
+    with pytest.raises(RuntimeError, match="x must be channels_last and not empty, and fold from 1"):
+        torch.ops.tin.take_fold(x, 9 if x.numel() else 4)
 
 
 @pytest.mark.parametrize("layout", FORMATS, ids=str)
@@ -152,23 +199,60 @@ def test_networks_give_the_same_whether_or_not_they_use_their_own_memory(
 
 
 @pytest.mark.parametrize("mode", ["train", "eval"])
-def test_what_a_hook_has_seen_stays_as_it_was(mode: str) -> None:
-    """A block's output that somebody keeps is never used as scratch by the next block."""
-    model = tin.build_model("tin_resnet50", 5, num_segments=4).to(memory_format=torch.channels_last)
+@pytest.mark.parametrize("kind", ["tin", "tsm"])
+def test_what_a_hook_has_seen_stays_as_it_was(mode: str, kind: str) -> None:
+    """What somebody keeps, of a block, a stage or a module in them, is never used as scratch afterwards."""
+    model = tin.build_model(f"{kind}_resnet50", 5, num_segments=4).to(memory_format=torch.channels_last)
     model.train(mode == "train")
     kept: dict[str, tuple[Tensor, Tensor]] = {}
 
-    def keep(name: str) -> Any:
+    def keep_output(name: str) -> Any:
         return lambda module, args, out: kept.update({name: (out, out.detach().clone())})
 
-    for name in ("layer1", "layer1.0", "layer3.2", "layer3.3", "layer4.1.conv1"):
-        model.get_submodule(name).register_forward_hook(keep(name))
+    def keep_input(name: str) -> Any:
+        return lambda module, args: kept.update({f"{name}, input": (args[0], args[0].detach().clone())})
+
+    for name in ("layer1", "layer1.0", "layer2.3", "layer3.2", "layer3.3", "layer4"):
+        model.get_submodule(name).register_forward_hook(keep_output(name))
+    for name in (
+        "layer1.1.tin",
+        "layer3",
+        "layer3.0.tin",
+        "layer3.5.tin",
+        "layer4.0.downsample.0",
+        "layer4.0",
+        "layer4.2",
+    ):
+        model.get_submodule(name).register_forward_pre_hook(keep_input(name))
     with torch.set_grad_enabled(mode == "train"):
         model(clip(4, 3, 64, 64, dtype=torch.float32))
-    assert len(kept) == 5
+    assert len(kept) == 13
     for name, (now, then) in kept.items():
-        if name != "layer4.1.conv1":  # a convolution's own output is normed, added and rectified in place, as ever
-            assert torch.equal(now, then), name
+        assert torch.equal(now, then), name
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_between_stages_too_memory_is_used_again(mode: str) -> None:
+    """The three inputs of stages that one of ours has made are shifted where they are; the first stage's is the stem's."""
+    model = tin.build_model("tin_resnet50", 5, num_segments=4).to(memory_format=torch.channels_last)
+    model.train(mode == "train")
+    fresh: list[bool] = []
+
+    def spy(module: nn.Module) -> None:
+        take = module.forward
+
+        def forward(x: Tensor, *rest: Any) -> Any:
+            branches = take(x, *rest)
+            fresh.append(branches.branch.data_ptr() != x.data_ptr())
+            return branches
+
+        module.forward = forward  # not a hook: a watched module's input is left alone
+
+    for stage in (model.layer1, model.layer2, model.layer3, model.layer4):
+        spy(stage[0].tin)
+    with torch.set_grad_enabled(mode == "train"):
+        model(clip(4, 3, 64, 64, dtype=torch.float32))
+    assert fresh == [True, False, False, False]
 
 
 def test_the_callers_frames_and_a_blocks_input_are_left_alone() -> None:

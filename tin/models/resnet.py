@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from tin.errors import TinError, unknown_name
 from tin.models.interlace import TIN_SHIFT_DIV, TSM_SHIFT_DIV, NoInterlace, TemporalInterlace, TemporalShift
-from tin.residual import join, watched
+from tin.residual import Branches, join, watched
 
 ARCHITECTURES = tuple(f"{kind}_resnet{depth}" for kind in ("tin", "tsm", "tsn") for depth in (18, 34, 50, 101))
 
@@ -78,7 +80,7 @@ class TemporalResNet(ResNet):
                 f"give a multiple of num_segments, or build the model with the loader's num_segments"
             )
         x = self.maxpool(self.relu(self.bn1(self.conv1(frames))))
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        x = _in_turn((self.layer1, self.layer2, self.layer3, self.layer4), x)
         x = torch.flatten(self.avgpool(x), 1)
         logits = self.fc(self.dropout(x))
         logits = logits.view(-1, self.num_segments, self.num_classes)
@@ -112,9 +114,8 @@ class TemporalBasicBlock(BasicBlock):
 
     def forward(self, x: Tensor, owned: bool = False) -> Tensor:
         """`owned`: nobody else reads x, so its memory may be used."""
-        branch, identity, fold = self.tin(x, owned and self.downsample is None)
+        branch, identity, fold = _branches(self, x, owned)
         branch = self.relu(self.bn1(self.conv1(branch)))
-        identity = identity if self.downsample is None else self.downsample(identity)
         return join(self.conv2(branch), self.bn2, identity, fold)
 
 
@@ -127,24 +128,70 @@ class TemporalBottleneck(Bottleneck):
 
     def forward(self, x: Tensor, owned: bool = False) -> Tensor:
         """`owned`: nobody else reads x, so its memory may be used."""
-        branch, identity, fold = self.tin(x, owned and self.downsample is None)
+        branch, identity, fold = _branches(self, x, owned)
         branch = self.relu(self.bn1(self.conv1(branch)))
         branch = self.relu(self.bn2(self.conv2(branch)))
-        identity = identity if self.downsample is None else self.downsample(identity)
         return join(self.conv3(branch), self.bn3, identity, fold)
 
 
 class Stage(nn.Sequential):
-    """The blocks of one resolution. What one block gives to the next is theirs alone, unless somebody watches."""
+    """The blocks of one resolution."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        owned = False  # the stage's input is the caller's
-        for block in self:
-            ours = isinstance(block, TemporalBasicBlock | TemporalBottleneck)
-            x = block(x, owned and not watched(block)) if ours else block(x)
-            # a block that is wrapped (to compute it again in the backward pass, say) may keep what it made
-            owned = ours and not watched(block)
-        return x
+    def forward(self, x: Tensor, owned: bool = False) -> Tensor:
+        """`owned`: nobody else reads x, so its memory may be used."""
+        return _in_turn(self, x, owned)
+
+
+def _in_turn(parts: Iterable[nn.Module], x: Tensor, owned: bool = False) -> Tensor:
+    """Stages, or a stage's blocks, one after another. What one gives to the next is theirs alone, unless somebody watches."""
+    for part in parts:
+        ours = _hands_over(part)
+        x = part(x, owned) if ours else part(x)
+        owned = ours
+    return x
+
+
+def _hands_over(part: nn.Module) -> bool:
+    """Whether a stage or block keeps nothing of what it takes and makes, and nobody else does. One that is wrapped (to compute
+    it again in the backward pass, say) may."""
+    if watched(part):
+        return False
+    if isinstance(part, Stage):
+        return len(part) > 0 and _hands_over(part[-1])
+    return isinstance(part, TemporalBasicBlock | TemporalBottleneck)
+
+
+def _branches(block: TemporalBasicBlock | TemporalBottleneck, x: Tensor, owned: bool) -> Branches:
+    """What the temporal module gives to the convolutions, and the shortcut."""
+    shortcut = block.downsample
+    if shortcut is None:
+        found: Branches = block.tin(x, owned)
+        return found
+    owned = (
+        owned and not isinstance(block.tin, NoInterlace) and not any(watched(module) for module in shortcut.modules())
+    )
+    if owned and not torch.is_grad_enabled():
+        identity = shortcut(x)  # first: x may be overwritten after it
+        return Branches(block.tin(x, owned).branch, identity)
+    if owned and _picks_pixels(shortcut):
+        # What its convolution keeps for the backward pass are the pixels that it reads, so that x may be overwritten.
+        branch, identity, _ = block.tin(x, owned, shortcut[0].stride[0])
+        return Branches(branch, shortcut[1](nn.functional.conv2d(identity, shortcut[0].weight, shortcut[0].bias)))
+    branch, identity, _ = block.tin(x)  # the shortcut's convolution keeps x
+    return Branches(branch, shortcut(identity))
+
+
+def _picks_pixels(shortcut: nn.Module) -> bool:
+    """Whether it is torchvision's: a convolution that reads every second pixel alone, and a norm."""
+    if type(shortcut) is not nn.Sequential or len(shortcut) != 2 or type(shortcut[0]) is not nn.Conv2d:
+        return False
+    convolution = shortcut[0]
+    return (
+        convolution.kernel_size == (1, 1)
+        and convolution.stride[0] == convolution.stride[1] > 1
+        and convolution.padding == (0, 0)
+        and convolution.groups == 1
+    )
 
 
 _LAYOUT = {

@@ -1,0 +1,75 @@
+// The CPU kernels of x's first channels. Compiled once for each instruction set, as interlace_cpu.cpp is, and under
+// the same rules.
+#include "fold_cpu.h"
+
+namespace tin {
+namespace {
+
+constexpr int64_t kRun = 512; // channels whose sums stay in the first-level cache
+constexpr int64_t kPixels = 64; // summed apart: a mean of many pixels loses no more digits than one of few
+
+TIN_INLINE int64_t lesser(int64_t a, int64_t b) {
+  return a < b ? a : b;
+}
+
+// `run` channels of one frame, from channel `first`.
+template <class T>
+void copy_run(const FoldArgs<T>& args, int64_t frame, int64_t first, int64_t run) {
+  using A = Acc<T>;
+  const T* __restrict__ x = args.x + frame * args.pixels * args.channels + first;
+  T* __restrict__ fold = args.fold + frame * args.pixels * args.folded + first;
+  A totals[kRun] = {};
+  for (int64_t block = 0; block < args.pixels; block += kPixels) {
+    A sums[kRun] = {};
+    const int64_t end = lesser(block + kPixels, args.pixels);
+    for (int64_t pixel = block; pixel < end; ++pixel) {
+      const T* from = x + pixel * args.channels;
+      T* to = fold + pixel * args.folded;
+      for (int64_t c = 0; c < run; ++c) {
+        to[c] = from[c];
+        sums[c] += widen(from[c]);
+      }
+    }
+    for (int64_t c = 0; c < run; ++c) {
+      totals[c] += sums[c];
+    }
+  }
+  A* means = args.means + frame * args.folded + first;
+  for (int64_t c = 0; c < run; ++c) {
+    means[c] = totals[c] / static_cast<A>(args.pixels);
+  }
+}
+
+template <class T>
+void copy(const FoldArgs<T>& args, int64_t begin, int64_t end) {
+  const int64_t blocks = fold_blocks(args);
+  for (int64_t item = begin; item < end;) {
+    const int64_t frame = item / blocks, block = item % blocks;
+    const int64_t count = lesser(lesser(end - item, blocks - block), kRun / kFoldBlock);
+    const int64_t first = block * kFoldBlock;
+    copy_run(args, frame, first, lesser(count * kFoldBlock, args.folded - first));
+    item += count;
+  }
+}
+
+template <class T>
+void spread(const SpreadArgs<T>& args, int64_t begin, int64_t end) {
+  const Acc<T> pixels = static_cast<Acc<T>>(args.pixels);
+  for (int64_t row = begin; row < end; ++row) {
+    T* __restrict__ x_grad = args.x_grad + row * args.channels;
+    const Acc<T>* __restrict__ means_grad = args.means_grad + row / args.pixels * args.folded;
+    for (int64_t c = 0; c < args.folded; ++c) {
+      narrow(widen(x_grad[c]) + means_grad[c] / pixels, x_grad[c]);
+    }
+  }
+}
+
+template <class T>
+constexpr FoldKernels<T> kernels = {copy<T>, spread<T>};
+
+} // namespace
+
+extern const FoldTable TIN_JOIN(fold_, TIN_LEVEL);
+const FoldTable TIN_JOIN(fold_, TIN_LEVEL) = {kernels<float>, kernels<double>, kernels<Half>, kernels<BFloat16>};
+
+} // namespace tin
