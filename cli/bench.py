@@ -113,6 +113,7 @@ def bench(
     from rich.console import Console
 
     from tin import bench as benchmarks
+    from tin.allocator import keep_freed_memory
     from tin.distributed import World, resolve_device
     from tin.errors import TinError, unknown_name
     from tin.models import ARCHITECTURES
@@ -122,6 +123,7 @@ def bench(
     if out is not None and not out.resolve().parent.is_dir():
         raise TinError(f"--out {out}: there is no folder {out.resolve().parent}")
     chosen = resolve_device(device, World())
+    kept = chosen.type == "cpu" and keep_freed_memory()
     if threads is not None:
         torch.set_num_threads(threads)
     torch.backends.cudnn.benchmark = True
@@ -140,6 +142,7 @@ def bench(
     )  # fmt: skip
 
     described = benchmarks.describe(chosen)
+    described["machine"]["keeps_freed_memory"] = kept
     click.echo(_headline(described))
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
     results = {}

@@ -192,6 +192,7 @@ def _run(request: _Request) -> None:
     from cli.console import counting, format_metrics
     from pipelines.reversals import read_reversals
     from tin import build_model, load_checkpoint
+    from tin.allocator import keep_freed_memory
     from tin.distributed import process_group, resolve_device, world_from_environment
     from tin.errors import TinError
     from tin.evaluation import build_result, compute, evaluate, file_sha256, write_json
@@ -200,6 +201,8 @@ def _run(request: _Request) -> None:
 
     world = world_from_environment()
     device = resolve_device(request.device, world)
+    if device.type == "cpu":
+        keep_freed_memory()
     recipe = with_device_defaults(request.recipe, device, request.amp_was_asked)
     model = build_model(**recipe.model.model_dump(exclude={"pretrained"}))
     load_checkpoint(model, request.checkpoint).require_complete()

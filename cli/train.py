@@ -175,6 +175,7 @@ def _run(request: _Request) -> None:
     from cli.console import TrainingConsole, format_metrics
     from pipelines.reversals import read_reversals
     from tin import build_model
+    from tin.allocator import keep_freed_memory
     from tin.checkpoints import load_state
     from tin.distributed import process_group, resolve_device, world_from_environment
     from tin.errors import TinError
@@ -183,6 +184,8 @@ def _run(request: _Request) -> None:
 
     world = world_from_environment()
     device = resolve_device(request.device, world)
+    if device.type == "cpu":
+        keep_freed_memory()
     recipe = with_device_defaults(request.recipe, device, request.amp_was_asked)
     last = request.work_dir / "last.pt"
     if last.exists() and not request.resume:
