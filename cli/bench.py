@@ -242,10 +242,11 @@ def _table(name: str, result: dict[str, Any]) -> Table:
         f"{settings['runs']} samples after {settings['warmup']} for warming up",
     ]
     yardsticks = {line["ratio_to"] for line in result["rows"]}
-    if len(yardsticks) == 1:
-        parts.append(f"ratio to {yardsticks.pop()}")
+    several = len(yardsticks) > 1  # else the title names the one
+    if not several:
+        parts += [f"ratio to {yardstick}" for yardstick in yardsticks]
     table = Table(title=f"{name}: " + ", ".join(part for part in parts if part), title_justify="left")
-    for column in ("what", "median", "p10 … p90", "unit", "ratio", *(["to"] if yardsticks else [])):
+    for column in ("what", "median", "p10 … p90", "unit", "ratio", *(["to"] if several else [])):
         table.add_column(column, justify="left" if column in ("what", "unit", "to") else "right")
     extra = [key for key in _EXTRA if any(line.get(key) is not None for line in result["rows"])]
     for key in extra:
@@ -253,7 +254,7 @@ def _table(name: str, result: dict[str, Any]) -> Table:
     for line in result["rows"]:
         table.add_row(
             line["name"], f"{line['median']:.4g}", f"{line['p10']:.4g} … {line['p90']:.4g}", line["unit"],
-            f"{line['ratio']:.3f}", *([line["ratio_to"]] if yardsticks else []),
+            f"{line['ratio']:.3f}", *([line["ratio_to"]] if several else []),
             *("" if line.get(key) is None else f"{line[key]:.4g}" for key in extra),
         )  # fmt: skip
     skipped = next((line["compiled_skipped"] for line in result["rows"] if line.get("compiled_skipped")), None)

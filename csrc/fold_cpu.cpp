@@ -69,7 +69,6 @@ constexpr FoldKernels<T> kernels = {copy<T>, spread<T>};
 
 } // namespace
 
-extern const FoldTable TIN_JOIN(fold_, TIN_LEVEL);
-const FoldTable TIN_JOIN(fold_, TIN_LEVEL) = {kernels<float>, kernels<double>, kernels<Half>, kernels<BFloat16>};
+TIN_DEFINE_LEVEL(FoldTable, fold, kernels);
 
 } // namespace tin

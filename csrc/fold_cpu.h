@@ -38,12 +38,7 @@ struct FoldKernels {
   void (*spread)(const SpreadArgs<T>&, int64_t begin, int64_t end); // rows: a pixel's channels
 };
 
-struct FoldTable {
-  FoldKernels<float> float32;
-  FoldKernels<double> float64;
-  FoldKernels<Half> float16;
-  FoldKernels<BFloat16> bfloat16;
-};
+using FoldTable = KernelTable<FoldKernels>;
 
 TIN_DECLARE_LEVELS(FoldTable, fold);
 

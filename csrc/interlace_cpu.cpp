@@ -165,7 +165,7 @@ TIN_INLINE void move_rows(const Params& p, const Chunk& chunk, const Movement<T>
   for (int64_t k = 0; k < p.groups; ++k) {
     from[k] = origin_of(m.clip, p.frame, taps_of(k));
   }
-  // a stream takes whole lines: what is put together first is the line in which the groups end, or all that is added
+  // a stream takes whole lines: the line in which the groups end is put together with what follows them
   alignas(kLine) T staged[STREAM ? kStage / size : 1];
   const int64_t fold = p.groups * p.run, bytes = p.row * size;
   const int64_t edge = STREAM ? (fold * size + kLine - 1) / kLine * kLine : fold * size;
@@ -185,19 +185,8 @@ TIN_INLINE void move_rows(const Params& p, const Chunk& chunk, const Movement<T>
     const char* rest = reinterpret_cast<const char*>(m.own + at);
     if (STREAM) {
       memcpy(staged + fold, m.own + at + fold, static_cast<size_t>(edge - fold * size));
-      if (m.passed) {
-        add(staged, staged, m.passed + at, edge / size);
-      }
       stream_lines(to, reinterpret_cast<const char*>(staged), edge);
-      if (!m.passed) {
-        stream_lines(to + edge, rest + edge, bytes - edge);
-        continue;
-      }
-      for (int64_t e = edge; e < bytes; e += kStage) {
-        const int64_t part = bytes - e < kStage ? bytes - e : kStage;
-        add(staged, m.own + at + e / size, m.passed + at + e / size, part / size);
-        stream_lines(to + e, reinterpret_cast<const char*>(staged), part);
-      }
+      stream_lines(to + edge, rest + edge, bytes - edge);
     } else if (m.passed) {
       add(row, row, m.passed + at, fold);
       add(row + fold, m.own + at + fold, m.passed + at + fold, p.row - fold);
@@ -214,13 +203,14 @@ TIN_INLINE void move_rows(const Params& p, const Chunk& chunk, const Movement<T>
 
 template <class T, class TapsOf>
 TIN_INLINE void move_chunk(
-    const Params& p, bool may_stream, const Chunk& chunk, const Movement<T>& m, const TapsOf& taps_of) {
+    const Params& p, const CpuGrid& grid, const Chunk& chunk, const Movement<T>& m, const TapsOf& taps_of) {
   if (p.rows == 1 || p.groups > kGroups) {
     return move_groups(p, chunk, m, taps_of);
   }
   const int64_t size = sizeof(T);
   const bool lines = p.row * size % kLine == 0 && reinterpret_cast<uintptr_t>(m.out) % kLine == 0;
-  const bool stream = may_stream && lines && p.groups * p.run * size <= kStage;
+  // With `passed` it is a network's gradient, whose next reader follows at once: the two are faster through the caches.
+  const bool stream = grid.large && !m.passed && lines && p.groups * p.run * size <= kStage;
   with_length(p.run, [&](auto length) {
     if (stream) {
       move_rows<length.value, true>(p, chunk, m, taps_of);
@@ -272,7 +262,7 @@ void forward(const Params& p, const CpuGrid& grid, const ForwardArgs<T>& args, i
     const Chunk chunk = chunk_of(p, grid, index);
     const int64_t here = chunk.frame * p.frame;
     const Movement<T> m{args.out + here, args.x + chunk.n * p.segments * p.frame, args.x + here, nullptr};
-    move_chunk(p, grid.large, chunk, m, [&](int64_t k) {
+    move_chunk(p, grid, chunk, m, [&](int64_t k) {
       return forward_taps(p, args.offset, args.weight, chunk.n, chunk.t, k);
     });
   }
@@ -291,8 +281,7 @@ void backward(const Params& p, const CpuGrid& grid, const BackwardArgs<T>& args,
     };
     if (args.grad_x) {
       const T* passed = args.passed ? args.passed + here : nullptr;
-      // With `passed` this is a network's, whose next layer reads the result at once: the two are faster through the caches.
-      move_chunk(p, grid.large && !passed, chunk, Movement<T>{args.grad_x + here, clip, args.grad + here, passed}, taps_of);
+      move_chunk(p, grid, chunk, Movement<T>{args.grad_x + here, clip, args.grad + here, passed}, taps_of);
     }
     for (int64_t k = 0; args.partials && k < p.groups; ++k) {
       const Taps<A> taps = taps_of(k);
@@ -352,8 +341,6 @@ constexpr CpuKernels<T> kernels = {forward<T>, backward<T>, into<T>, finish<T>};
 
 } // namespace
 
-extern const InterlaceTable TIN_JOIN(interlace_, TIN_LEVEL);
-const InterlaceTable TIN_JOIN(interlace_, TIN_LEVEL) = {
-    kernels<float>, kernels<double>, kernels<Half>, kernels<BFloat16>};
+TIN_DEFINE_LEVEL(InterlaceTable, interlace, kernels);
 
 } // namespace tin

@@ -11,7 +11,7 @@ struct CpuGrid {
   int64_t chunks; // a frame
   int64_t chunk_rows; // rows a chunk, where a frame has several
   int64_t chunk_elements; // elements a chunk, where a frame is one row
-  bool large; // whether forward's output is written past the caches
+  bool large; // whether the output is more than the caches would keep
 };
 
 TIN_INLINE CpuGrid cpu_grid(const Params& p, int64_t element_size) {
@@ -79,12 +79,7 @@ struct CpuKernels {
   void (*finish)(const Params&, const FinishArgs<T>&, int64_t begin, int64_t end); // clips and groups, n * G + k
 };
 
-struct InterlaceTable {
-  CpuKernels<float> float32;
-  CpuKernels<double> float64;
-  CpuKernels<Half> float16;
-  CpuKernels<BFloat16> bfloat16;
-};
+using InterlaceTable = KernelTable<CpuKernels>;
 
 TIN_DECLARE_LEVELS(InterlaceTable, interlace);
 

@@ -133,7 +133,6 @@ constexpr JoinKernels<T> kernels = {join<T>, backward<T>, norm_join<T>};
 
 } // namespace
 
-extern const JoinTable TIN_JOIN(join_, TIN_LEVEL);
-const JoinTable TIN_JOIN(join_, TIN_LEVEL) = {kernels<float>, kernels<double>, kernels<Half>, kernels<BFloat16>};
+TIN_DEFINE_LEVEL(JoinTable, join, kernels);
 
 } // namespace tin

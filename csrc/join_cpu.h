@@ -16,12 +16,7 @@ struct JoinKernels {
   void (*norm_join)(const NormJoinArgs<T>&, int64_t begin, int64_t end);
 };
 
-struct JoinTable {
-  JoinKernels<float> float32;
-  JoinKernels<double> float64;
-  JoinKernels<Half> float16;
-  JoinKernels<BFloat16> bfloat16;
-};
+using JoinTable = KernelTable<JoinKernels>;
 
 TIN_DECLARE_LEVELS(JoinTable, join);
 

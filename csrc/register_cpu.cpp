@@ -13,10 +13,9 @@ const CpuKernels<T>& kernels_of(T type) {
   return kernels_for(TIN_AT_LEVEL(interlace), type);
 }
 
-// Chunks a thread should have at least: below this, waking it costs more than it does.
+// kGrain in chunks.
 int64_t grain(const Params& p, const CpuGrid& grid) {
-  constexpr int64_t elements = 32768; // as at::internal::GRAIN_SIZE
-  return std::max<int64_t>(1, elements * grid.chunks / p.frame);
+  return std::max<int64_t>(1, kGrain * grid.chunks / p.frame);
 }
 
 template <class T, class Args, class Kernel>
@@ -88,8 +87,7 @@ std::tuple<Tensor, Tensor> take_fold(Tensor x, int64_t fold) {
     const FoldArgs<T> args{
         data<T>(x), mutable_data<T>(kept), mutable_data<Acc<T>>(means), x.size(2) * x.size(3), x.size(1), fold};
     const int64_t items = x.size(0) * fold_blocks(args);
-    const int64_t grain = std::max<int64_t>(1, 32768 / (args.pixels * kFoldBlock));
-    torch::stable::parallel_for(0, items, grain, [&](int64_t begin, int64_t end) {
+    torch::stable::parallel_for(0, items, grain_of(args.pixels * kFoldBlock), [&](int64_t begin, int64_t end) {
       kernels_for(TIN_AT_LEVEL(fold), type).copy(args, begin, end);
     });
     return {kept, means};
@@ -108,8 +106,7 @@ void spread_means(Tensor x_grad, Tensor means_grad) {
     const int64_t pixels = x_grad.size(2) * x_grad.size(3), folded = means_grad.size(1);
     const SpreadArgs<T> args{
         mutable_data<T>(x_grad), data<Acc<T>>(means_grad), pixels, x_grad.size(1), folded};
-    const int64_t grain = std::max<int64_t>(1, 32768 / std::max<int64_t>(1, folded));
-    torch::stable::parallel_for(0, x_grad.size(0) * pixels, grain, [&](int64_t begin, int64_t end) {
+    torch::stable::parallel_for(0, x_grad.size(0) * pixels, grain_of(folded), [&](int64_t begin, int64_t end) {
       kernels_for(TIN_AT_LEVEL(fold), type).spread(args, begin, end);
     });
   });

@@ -12,8 +12,6 @@ const JoinKernels<T>& kernels_of(T type) {
   return kernels_for(TIN_AT_LEVEL(join), type);
 }
 
-constexpr int64_t kGrain = 32768; // elements a thread should have at least, as at::internal::GRAIN_SIZE
-
 template <class Args, class Kernel>
 void over_blocks(const Args& args, Kernel kernel) {
   torch::stable::parallel_for(

@@ -45,17 +45,12 @@ def split(
         stride: every how many pixels, down and across, the identity is read. What is overwritten is not copied for the others.
     """
     group_size = fold // offset.shape[1]
-    tracked = torch.is_grad_enabled() and x.requires_grad
     if not _is_eager(x) or (torch.is_grad_enabled() and (offset.requires_grad or weight.requires_grad)):
-        return Branches(ops.temporal_interlace(x, offset, weight, num_segments, group_size), pixels(x, stride))
+        return _moved(x, None, offset, weight, num_segments, group_size, stride)
     owned = owned and _may_overwrite(x, fold)
-    if tracked:
+    if torch.is_grad_enabled() and x.requires_grad:
         return Branches(*_Split.apply(x, offset, weight, num_segments, fold, owned, stride))
-    if not owned:
-        return Branches(ops.temporal_interlace(x, offset, weight, num_segments, group_size), pixels(x, stride))
-    identity, kept = pixels(x, stride), _kept(x, fold)
-    torch.ops.tin.temporal_interlace_into(x, kept, offset, weight, num_segments, group_size)
-    return Branches(x, identity, kept if identity is x else None)
+    return _moved(x, _kept(x, fold) if owned else None, offset, weight, num_segments, group_size, stride)
 
 
 def split_by_nets(
@@ -81,13 +76,9 @@ def split_by_nets(
     owned = owned and _may_overwrite(x, fold)
     if torch.is_grad_enabled() and (x.requires_grad or any(w.requires_grad for w in weights)):
         return Branches(*_SplitByNets.apply(x, fold, num_segments, owned, stride, *weights))
-    if not owned:
-        offset, weight, _ = torch.ops.tin.interlace_nets(pooled(x[:, :fold]), list(weights), num_segments)
-        return Branches(ops.temporal_interlace(x, offset, weight, num_segments, fold // 4), pixels(x, stride))
-    identity, (kept, means) = pixels(x, stride), _kept_and_pooled(x, fold)
+    kept, means = _kept_and_pooled(x, fold) if owned else (None, pooled(x[:, :fold]))
     offset, weight, _ = torch.ops.tin.interlace_nets(means, list(weights), num_segments)
-    torch.ops.tin.temporal_interlace_into(x, kept, offset, weight, num_segments, fold // 4)
-    return Branches(x, identity, kept if identity is x else None)
+    return _moved(x, kept, offset, weight, num_segments, fold // 4, stride)
 
 
 def pooled(channels: Tensor) -> Tensor:
@@ -206,21 +197,28 @@ def _interlaced(
     ctx: Any, x: Tensor, kept: Tensor | None, offset: Tensor, weight: Tensor
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """The outputs of a split's forward; with `kept`, in x's own memory."""
-    shift = offset, weight, ctx.num_segments, ctx.group_size
     ctx.shape = x.shape
+    branch, identity, fold = _moved(x, kept, offset, weight, ctx.num_segments, ctx.group_size, ctx.stride)
+    if branch is x:
+        ctx.mark_dirty(x)
+    if fold is not None:
+        ctx.mark_non_differentiable(fold)
+        # the same memory, but to autograd a tensor of its own: it stands for what x was
+        identity = x.new_empty(0).set_(x.untyped_storage(), x.storage_offset(), x.shape, x.stride())
+    elif identity is x:
+        identity = x.view_as(x)
+    return branch, identity, fold
+
+
+def _moved(
+    x: Tensor, kept: Tensor | None, offset: Tensor, weight: Tensor, num_segments: int, group_size: int, stride: int
+) -> Branches:
+    """x shifted; with `kept`, a copy of the channels that move, in x's own memory."""
+    identity = pixels(x, stride)
     if kept is None:
-        branch = torch.ops.tin.temporal_interlace(x, *shift)
-        return branch, x.view_as(x) if ctx.stride == 1 else pixels(x, ctx.stride), None
-    ctx.mark_dirty(x)
-    if ctx.stride > 1:
-        identity = pixels(x, ctx.stride)
-        torch.ops.tin.temporal_interlace_into(x, kept, *shift)
-        return x, identity, None
-    torch.ops.tin.temporal_interlace_into(x, kept, *shift)
-    ctx.mark_non_differentiable(kept)
-    # the same memory, but to autograd a tensor of its own: it stands for what x was
-    identity = x.new_empty(0).set_(x.untyped_storage(), x.storage_offset(), x.shape, x.stride())
-    return x, identity, kept
+        return Branches(ops.temporal_interlace(x, offset, weight, num_segments, group_size), identity)
+    torch.ops.tin.temporal_interlace_into(x, kept, offset, weight, num_segments, group_size)
+    return Branches(x, identity, kept if identity is x else None)
 
 
 def _gathered(
@@ -245,7 +243,7 @@ def _kept(x: Tensor, fold: int) -> Tensor:
 
 def _kept_and_pooled(x: Tensor, fold: int) -> tuple[Tensor, Tensor]:
     """`_kept` and its `pooled`, where that can be in one pass."""
-    if x.device.type == "cpu" and x.numel() > 0 and x.is_contiguous(memory_format=torch.channels_last):
+    if x.numel() > 0 and _on_cpu_in_rows(x):
         both: tuple[Tensor, Tensor] = torch.ops.tin.take_fold(x, fold)
         return both
     kept = _kept(x, fold)
@@ -254,23 +252,23 @@ def _kept_and_pooled(x: Tensor, fold: int) -> tuple[Tensor, Tensor]:
 
 def _spread(x_grad: Tensor, means_grad: Tensor) -> None:
     """The backward pass of `pooled`, added to the gradient of x."""
-    if x_grad.device.type == "cpu" and x_grad.is_contiguous(memory_format=torch.channels_last):
+    if _on_cpu_in_rows(x_grad):
         torch.ops.tin.spread_means_(x_grad, means_grad)
         return
-    fold, pixels = means_grad.shape[1], x_grad.shape[2] * x_grad.shape[3]
-    x_grad[:, :fold] += (means_grad / pixels).to(x_grad.dtype)[:, :, None, None]
+    fold, count = means_grad.shape[1], x_grad.shape[2] * x_grad.shape[3]
+    x_grad[:, :fold] += (means_grad / count).to(x_grad.dtype)[:, :, None, None]
 
 
 def _may_overwrite(x: Tensor, fold: int) -> bool:
     """Whether the moved channels may and should be overwritten in x's memory."""
     if torch.is_grad_enabled() and x.requires_grad and type(x.grad_fn).__name__ != "_JoinBackward":
         return False  # what made x may need it for its own gradient; a join does not
-    return (
-        x.device.type == "cpu"
-        and fold % 8 == 0
-        and x.shape[1] % 8 == 0
-        and x.is_contiguous(memory_format=torch.channels_last)
-    )
+    return fold % 8 == 0 and x.shape[1] % 8 == 0 and _on_cpu_in_rows(x)
+
+
+def _on_cpu_in_rows(x: Tensor) -> bool:
+    """Whether the CPU kernels for channels_last memory, a row of channels a pixel, run on x."""
+    return x.device.type == "cpu" and x.is_contiguous(memory_format=torch.channels_last)
 
 
 def _is_eager(x: Tensor) -> bool:

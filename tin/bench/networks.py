@@ -77,9 +77,10 @@ def model(work: Workload, rounds: Rounds, train_rounds: Rounds) -> dict[str, Any
     kept = {arch: saved_by_network(work, arch) for arch in archs}
     for line in rows:
         arch = line["arch"]
-        if line["what"] == "training step":
-            line["saved_mib"] = kept[arch] / MIB
-        if line["what"] == "training step" and arch != work.torchvision():
+        if line["what"] != "training step":
+            continue
+        line["saved_mib"] = kept[arch] / MIB
+        if arch != work.torchvision():
             line["temporal_saved_mib"] = (kept[arch] - kept[work.plain()]) / MIB
             line["reference_saved_mib"] = saved_by_reference(work, arch) / MIB
     return {"settings": {**work.settings(rounds), "train_runs": train_rounds.runs}, "rows": rows}
