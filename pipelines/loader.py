@@ -32,11 +32,11 @@ __all__ = ["Batch", "Loader", "LoaderStats"]
 class Loader:
     """Iterate over it for the batches of one epoch. Close it, or use it in `with`.
 
-    The order, and every clip in it, depends on (seed, epoch) alone: not on the number of workers, nor on the world size
-    when batch_size · world_size stays the same. Training visits a permutation of the list and drops the last partial
-    global batch (a list shorter than one is repeated). Testing visits each video once, in list order, shared out over
-    the ranks; the last batch may be smaller, and a rank with nothing left, or a batch in which no video can be read,
-    yields none, so the steps of ranks may differ by some in testing: do not call collectives in that loop.
+    The order, and every clip in it, depends on (seed, epoch) alone: not on the number of workers, nor on world size and
+    batch_size (with `repeats`: while batch_size · world_size stays the same). Training visits a permutation of the list and
+    drops the last partial global batch (a list shorter than one is repeated). Testing visits each video once, in list order,
+    shared out over the ranks; the last batch may be smaller, and a rank with nothing left, or a batch in which no video can
+    be read, yields none, so the steps of ranks may differ by some in testing: do not call collectives in that loop.
 
     A video that cannot be read, by the index or at run time, is in training replaced by another that (seed, epoch, id)
     determine, and counted; in testing it is left out. `failures` names all.
@@ -46,8 +46,8 @@ class Loader:
     (`pipelines.nvdec`); PyAV decodes the others, and DALI's GPU operators do the rest. Frame folders are read and decoded
     by DALI. A list may hold all of these.
 
-    `state_dict` is where the consumer stands; a loader of the same list, seed and global batch goes on from there, at any
-    world size.
+    `state_dict` is where the consumer stands; a loader of the same list and seed goes on from there, at any world size and
+    batch_size (with `repeats`: of the same product).
 
     Args:
         video_list: the videos: files, frame folders, or both.
@@ -112,9 +112,13 @@ class Loader:
         self.repeats, self._weights = repeats, None
         if training and class_balanced:
             self._weights = order.class_weights([entry.label for entry in video_list.entries], class_balanced)
-        self._num_steps = order.num_steps(len(video_list), batch_size, world_size, training=training, repeats=repeats)
+        self._shape: dict[str, Any] = {
+            "num_videos": len(video_list), "batch_size": batch_size, "world_size": world_size,
+            "training": training, "repeats": repeats,
+        }  # fmt: skip
+        self._num_steps = self._steps_from(0)
         self.device, self.dtype = checked_device(device), checked_dtype(dtype)
-        self.epoch, self._step = 0, 0  # where the consumer stands: batches of the epoch that it has received
+        self.epoch, self._sample = 0, 0  # where the consumer stands: samples of the epoch that all ranks have received
         self._fresh = False  # whether the next iteration starts there
         self._loaded = False  # and because a state was loaded
         self._order_id = {
@@ -132,48 +136,70 @@ class Loader:
         """Steps an epoch, equal on every rank."""
         return self._num_steps
 
-    def set_epoch(self, epoch: int, start_step: int | None = None) -> None:
-        """Choose the epoch of the next iteration and the step it starts at (to resume within an epoch).
+    @property
+    def steps_left(self) -> int:
+        """Steps of the epoch after where the consumer stands, equal on every rank: before an iteration, those that it will
+        give; within it, without the batch in hand. From a sample that is no multiple of the global batch, the last samples, too
+        few for a global batch, are left out, as ever in training: so it may be 0 before the epoch's last sample.
+        """
+        return self._steps_from(self._sample)
 
-        start_step None is 0, but in the epoch of a state just loaded the step that the state stands at.
+    def set_epoch(self, epoch: int, start_step: int | None = None, *, start_sample: int | None = None) -> None:
+        """Choose the epoch of the next iteration, and where in it to start (to resume within an epoch): at a step, or at a
+        sample of the order over all ranks, which need be no multiple of the global batch (but with `repeats` must).
+
+        Without either it starts at 0, but in the epoch of a state just loaded where the state stands. From a start_sample at
+        or past the end nothing is left, which is no error.
+
+        Raises:
+            SettingsError: an impossible epoch, start_step or start_sample, or both of the latter.
         """
         at_least("epoch", epoch, 0)
-        loaded = self._loaded and start_step is None and epoch == self.epoch
-        if start_step is None:
-            start_step = self._step if loaded else 0
-        if not 0 <= start_step <= len(self):
+        if start_step is not None and start_sample is not None:
+            raise SettingsError(
+                f"start_step {start_step} and start_sample {start_sample} say the same: give one of them"
+            )
+        if start_step is not None and not 0 <= start_step <= len(self):
             raise SettingsError(f"start_step {start_step} must be from 0 to {len(self)}, the steps of an epoch")
-        self.epoch, self._step, self._fresh, self._loaded = epoch, start_step, True, loaded
+        loaded = self._loaded and start_step is None and start_sample is None and epoch == self.epoch
+        if start_sample is None:
+            start_sample = self._sample if loaded else (start_step or 0) * self.batch_size * self.world_size
+        at_least("start_sample", start_sample, 0)
+        self._steps_from(start_sample)  # raises where none can start there
+        self.epoch, self._sample, self._fresh, self._loaded = epoch, start_sample, True, loaded
 
     def state_dict(self) -> dict[str, Any]:
         """Where the consumer stands, as plain numbers and strings: which order, the epoch, and how many samples of it, over
         all ranks, have been received. What was made ahead does not count. In a loop over the batches, the one in hand does.
         """
-        return position.pack(self._order_id, self.epoch, self._step)
+        return position.pack(self._order_id, self.epoch, self._sample)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where a loader was whose `state_dict` this is: at the very next sample of the order.
 
-        The world size and batch_size may be others when their product is the same. After it, `loader.epoch` is the state's,
-        and the next iteration, or the one after `set_epoch(loader.epoch)`, has the rest of it.
+        The world size and batch_size may be others; with `repeats` above 1, within an epoch, their product must be the same.
+        After it, `loader.epoch` is the state's, and the next iteration, or the one after `set_epoch(loader.epoch)`, has the
+        rest of it (`steps_left`).
 
         Raises:
-            DataError: it is no such state, or of another list, seed, mode, global batch or way of sampling.
+            DataError: it is no such state, or of another list, seed, mode or way of sampling, or global batch with `repeats`.
         """
-        self.set_epoch(*position.unpack(state, self._order_id))
+        epoch, sample = position.unpack(state, self._order_id)
+        self.set_epoch(epoch, start_sample=sample)
         self._loaded = True
 
     def __iter__(self) -> Iterator[Batch]:
-        """The batches of the epoch, from set_epoch's start_step, which holds for one iteration.
+        """The batches of the epoch, from set_epoch's start, which holds for one iteration.
 
         Ends an iteration that is still under way. Raises DataError as the class does.
         """
         if not self._finalizer.alive:
             raise DataError("this loader is closed")
         if not self._fresh:
-            self._step = 0
+            self._sample = 0
         self._fresh = self._loaded = False
-        runner = self._resources.start(self._epoch_clips(), self._steps(), self.prefetch)
+        start, size, steps = self._sample, self.batch_size * self.world_size, self._steps()
+        runner = self._resources.start(self._epoch_clips(), steps, self.prefetch)
         hand_over = HandOver(self.device)
         try:
             while True:
@@ -182,9 +208,9 @@ class Loader:
                 self._wait += time.perf_counter() - started
                 if made is None:
                     if runner.ended:
-                        self._step = len(self)  # a rank may end on steps without a batch for it
+                        self._sample = start + len(steps) * size  # a rank may end on steps without a batch for it
                     return
-                self._step = made.step + 1
+                self._sample = start + (made.step + 1) * size
                 self._clips += len(made.plans)
                 self._frames += sum(plan.indices.size for plan in made.plans)
                 self._substituted += made.substitutes
@@ -271,19 +297,15 @@ class Loader:
     def _epoch_clips(self) -> EpochClips:
         return EpochClips(self.video_list, self.index, self.spec, self.training, self.seed, self.epoch, self._failures)
 
+    def _steps_from(self, sample: int) -> int:
+        return order.num_steps(**self._shape, start=sample)
+
     def _steps(self) -> list[tuple[int, NDArray[np.int64]]]:
-        """The steps that are left of the epoch, each with the order's numbers that this rank has in it."""
-        everything = order.epoch_order(
-            len(self.video_list),
-            self.batch_size,
-            self.world_size,
-            training=self.training,
-            seed=self.seed,
-            epoch=self.epoch,
-            repeats=self.repeats,
-            weights=self._weights,
+        """The steps that are left of the epoch, counted from 0, each with the order's numbers that this rank has in it."""
+        left = order.epoch_order(
+            **self._shape, seed=self.seed, epoch=self.epoch, weights=self._weights, start=self._sample
         )
         return [
-            (step, order.rank_batch(everything, step, self.batch_size, self.rank, self.world_size))
-            for step in range(self._step, len(self))
+            (step, order.rank_batch(left, step, self.batch_size, self.rank, self.world_size))
+            for step in range(self.steps_left)
         ]

@@ -32,7 +32,7 @@ class Made:
     """A finished batch; on a GPU its last work may still be under way until `ready.done`."""
 
     step: int
-    """Of the epoch."""
+    """Of the steps that were asked for."""
     ready: Ready
     plans: list[ClipPlan]
     substitutes: int

@@ -14,20 +14,31 @@ from pipelines.plan import generator
 _ORDER, _SUBSTITUTE, _BALANCED = 1, 2, 5
 
 
-def num_steps(num_videos: int, batch_size: int, world_size: int, *, training: bool, repeats: int = 1) -> int:
-    """Steps an epoch, equal on every rank: whole global batches in training (at least one), all videos in testing.
+def num_steps(
+    num_videos: int, batch_size: int, world_size: int, *, training: bool, repeats: int = 1, start: int = 0
+) -> int:
+    """Steps of an epoch from its sample `start` on, equal on every rank: whole global batches in training, all videos in testing.
 
-    Raises SettingsError when a global batch cannot be divided into `repeats` equal parts.
+    A whole epoch of training has one step at least: a list shorter than a global batch is repeated to fill it. What is left of
+    one may be less than a global batch, and then there is none.
+
+    Raises SettingsError when a global batch cannot be divided into `repeats` equal parts, or `start` does not lie between two
+    of such batches.
     """
     size = batch_size * world_size
     if not training:
-        return -(-num_videos // size)
+        return -(-max(num_videos - start, 0) // size)
     if size % repeats:
         raise SettingsError(
             f"a global batch of {size} clips (batch_size × processes) cannot hold each video {repeats} times: "
             f"make it a multiple of repeats"
         )
-    return max(num_videos * repeats // size, 1)
+    if repeats > 1 and start % size:
+        raise SettingsError(
+            f"start_sample {start} is no multiple of the global batch ({size} clips: batch_size × processes), "
+            f"and with repeats ({repeats}) a global batch belongs together"
+        )
+    return max(num_videos * repeats - start, 0) // size or (1 if start == 0 else 0)
 
 
 def epoch_order(
@@ -40,11 +51,14 @@ def epoch_order(
     epoch: int,
     repeats: int = 1,
     weights: NDArray[np.float64] | None = None,
+    start: int = 0,
 ) -> NDArray[np.int64]:
-    """The places of an epoch in the order in which they are used, over all ranks. See `place` for what a number means.
+    """The places of an epoch, from its sample `start` on, in the order in which they are used, over all ranks. See `place`
+    for what a number means.
 
     Testing: list order. Training: the permutation by (seed, epoch), cut to whole global batches; a list shorter than one
-    global batch is repeated to fill it. No rank appears: a change of world size keeps the order.
+    global batch is repeated to fill it. No rank appears, and without repeats no batch size either but for the cut: a change
+    of world size or global batch keeps the order.
 
     Args:
         repeats: r, each video r times in a global batch, as r copies that are drawn differently (repeated or batch
@@ -52,22 +66,25 @@ def epoch_order(
             apart, so that ranks see different videos.
         weights: (num_videos,) probabilities by which videos are drawn with replacement, instead of the permutation
             (`class_weights`); a video that comes again is a further copy.
+        start: samples of the epoch, over all ranks, that are left out.
 
     Raises:
         SettingsError: as `num_steps`.
     """
     if not training:
-        return np.arange(num_videos)
-    steps = num_steps(num_videos, batch_size, world_size, training=True, repeats=repeats)
-    wanted = steps * batch_size * world_size // repeats
+        return np.arange(start, max(start, num_videos))
+    left = num_steps(num_videos, batch_size, world_size, training=True, repeats=repeats, start=start)
+    size = batch_size * world_size
+    wanted = (start + left * size) // repeats
     if weights is None:
         order = np.resize(generator(seed, epoch, 0, _ORDER).permutation(num_videos), wanted)
     else:
         order = generator(seed, epoch, 0, _BALANCED).choice(num_videos, size=wanted, p=weights)
     if repeats == 1 and weights is None:
-        return order  # a list shorter than a global batch repeats itself without copies, as it always did
-    order = np.tile(order.reshape(steps, -1), (1, repeats)).reshape(-1)
-    return order + num_videos * _occurrence(order)
+        return order[start:]  # a list shorter than a global batch repeats itself without copies, as it always did
+    if repeats > 1:
+        order = np.tile(order.reshape(-1, size // repeats), (1, repeats)).reshape(-1)
+    return (order + num_videos * _occurrence(order))[start:]
 
 
 def place(number: int, num_videos: int) -> tuple[int, int]:
@@ -98,7 +115,7 @@ def class_weights(labels: Sequence[int | None], balance: float) -> NDArray[np.fl
 
 
 def rank_batch(order: NDArray, step: int, batch_size: int, rank: int, world_size: int) -> NDArray:
-    """The positions that `rank` has in `step`: its slice of the global batch.
+    """The positions that `rank` has in the `step`-th global batch of `order`: its slice of it.
 
     A last, partial global batch (testing) is shared out evenly, so with fewer videos than ranks some get none.
     """

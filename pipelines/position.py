@@ -14,7 +14,7 @@ _WHAT = {
     "list": "of another list (or its lines, labels or their order have changed)",
     "seed": "of another seed",
     "training": "of the other mode, training or testing",
-    "global_batch": "of another global batch (batch_size × world_size)",
+    "global_batch": "of another global batch (batch_size × world_size), and with repeats a batch belongs together",
     "repeats": "of another number of repeats",
     "class_balanced": "of another class balance",
 }
@@ -28,13 +28,16 @@ def list_digest(video_list: VideoList) -> str:
     return digest.hexdigest()
 
 
-def pack(order: Mapping[str, Any], epoch: int, step: int) -> dict[str, Any]:
-    """The state of a loader: `order` says what decides the sequence of samples; `step` global batches of the epoch are done."""
-    return {"version": _VERSION, **order, "epoch": epoch, "sample": step * order["global_batch"]}
+def pack(order: Mapping[str, Any], epoch: int, sample: int) -> dict[str, Any]:
+    """The state of a loader: `order` says what decides the sequence of samples; `sample` of them, over all ranks, are done."""
+    return {"version": _VERSION, **order, "epoch": epoch, "sample": sample}
 
 
 def unpack(state: Mapping[str, Any], order: Mapping[str, Any]) -> tuple[int, int]:
-    """(epoch, step) of a state, for a loader with the order `order`.
+    """(epoch, sample) of a state, for a loader with the order `order`.
+
+    The global batch decides the sequence of samples only where each holds its videos several times; elsewhere, and at the start
+    of an epoch, it may be another.
 
     Raises:
         DataError: it is no state of a loader, or of another order; the message says which part differs.
@@ -42,10 +45,12 @@ def unpack(state: Mapping[str, Any], order: Mapping[str, Any]) -> tuple[int, int
     missing = [key for key in ("version", *order, "epoch", "sample") if key not in state]
     if missing or state["version"] != _VERSION:
         raise DataError(f"this is no state of a loader: {', '.join(missing) or 'its version'} is not as it should be")
+    epoch, sample = int(state["epoch"]), int(state["sample"])
+    free = {"global_batch"} if order["repeats"] == 1 or sample == 0 else set()
     for key, ours in order.items():
-        if state[key] != ours:
+        if key not in free and state[key] != ours:
             values = "" if key == "list" else f": {key} {state[key]!r}, here {ours!r}"
             raise DataError(
                 f"the loader's state is {_WHAT[key]}{values}. Go on with the same, or start the epoch anew with set_epoch"
             )
-    return int(state["epoch"]), int(state["sample"]) // int(order["global_batch"])
+    return epoch, sample

@@ -168,6 +168,86 @@ def test_another_world_size_goes_on_at_the_same_global_sample(data: Data, world_
         assert torch.equal(whole.frames, torch.cat([part.frames for part in parts]))
 
 
+@pytest.mark.parametrize("class_balanced", [0.0, 1.0])
+def test_going_on_at_another_global_batch_loses_and_repeats_nothing(data: Data, class_balanced: float) -> None:
+    """Two ranks of 2, then one of 3, then two of 1: the ids that they receive in turn are the order of one long run."""
+    options: dict[str, Any] = {"num_workers": 0, "class_balanced": class_balanced}
+    with loader(data, batch_size=1, **options) as source:
+        source.set_epoch(6)
+        batches = [(batch.ids.tolist(), batch.frames) for batch in source]
+    whole, clips = [ids[0] for ids, _ in batches], [frames for _, frames in batches]
+    assert len(whole) == 13
+    seen: list[int] = []
+    state: dict[str, Any] = {}
+    for world_size, batch_size, steps, left in ((2, 2, 1, 3), (1, 3, 2, 3), (2, 1, None, 1)):
+        shares: list[list[Batch]] = []
+        states = []
+        for rank in range(world_size):
+            with loader(data, rank=rank, world_size=world_size, batch_size=batch_size, **options) as source:
+                if state:
+                    source.load_state_dict(state)
+                    assert (source.epoch, source.state_dict()["sample"]) == (6, len(seen))
+                source.set_epoch(6)
+                assert source.steps_left == left
+                iterator = iter(source)
+                shares.append([])
+                for batch in iterator:
+                    shares[-1].append(batch)
+                    assert source.steps_left == left - len(shares[-1])
+                    if len(shares[-1]) == steps:
+                        break
+                states.append(json.loads(json.dumps(source.state_dict())))
+        assert all(other == states[0] for other in states)
+        state = states[0]
+        for parts in zip(*shares, strict=True):
+            for part in parts:
+                frames = part.frames.reshape(len(part.ids), -1, *part.frames.shape[1:])
+                for id, clip in zip(part.ids.tolist(), frames, strict=True):
+                    assert id == whole[len(seen)]
+                    assert torch.equal(clip, clips[len(seen)])
+                    seen.append(id)
+        assert state["sample"] == len(seen)
+    assert seen == whole[:12]  # the last one fills no global batch of 2
+
+
+def test_an_epoch_starts_at_any_sample(data: Data) -> None:
+    order = [id for batch in all_batches(data, batch_size=1, epoch=3, num_workers=0) for id in batch.ids.tolist()]
+    with loader(data, num_workers=0) as source:
+        for start, left in ((0, 3), (1, 3), (2, 2), (5, 2), (9, 1), (10, 0), (13, 0), (16, 0)):
+            source.set_epoch(3, start_sample=start)
+            assert source.steps_left == left
+            assert source.state_dict()["sample"] == start
+            ids = [id for batch in source for id in batch.ids.tolist()]
+            assert ids == order[start : start + 4 * left]
+            assert (source.steps_left, source.state_dict()["sample"]) == (0, start + 4 * left)
+        assert len(source) == len(list(source)) == 3
+    with loader(data, training=False, num_workers=0) as source:
+        for start, sizes in ((9, [4]), (7, [4, 2]), (13, [])):
+            source.set_epoch(0, start_sample=start)
+            assert source.steps_left == len(sizes)
+            assert [len(batch.ids) for batch in source] == sizes
+
+
+def test_repeats_keep_their_global_batches_whole(data: Data) -> None:
+    with loader(data, batch_size=6, repeats=2, num_workers=0) as source:
+        source.set_epoch(1)
+        start = source.state_dict()
+        expected = [batch.ids.tolist() for batch in source]
+        source.set_epoch(1, start_sample=12)
+        assert source.steps_left == 2
+        assert [batch.ids.tolist() for batch in source] == expected[2:]
+        with pytest.raises(SettingsError, match=r"start_sample 8 is no multiple of the global batch \(6 clips"):
+            source.set_epoch(1, start_sample=8)
+        source.set_epoch(1)
+        next(iter(source))
+        within = source.state_dict()
+    with loader(data, batch_size=4, repeats=2, num_workers=0) as source:
+        with pytest.raises(DataError, match=r"another global batch .* with repeats .* global_batch 6, here 4"):
+            source.load_state_dict(within)
+        source.load_state_dict(start)  # between two epochs it makes no difference
+        assert (source.epoch, source.steps_left) == (1, 6)
+
+
 def test_a_loaded_state_gives_way_to_a_chosen_step_and_to_another_epoch(data: Data) -> None:
     with loader(data, num_workers=0) as source:
         source.set_epoch(2)
@@ -177,6 +257,9 @@ def test_a_loaded_state_gives_way_to_a_chosen_step_and_to_another_epoch(data: Da
             source.load_state_dict(state)
             source.set_epoch(epoch, step)
             assert len(list(source)) == left
+        source.load_state_dict(state)
+        source.set_epoch(2, start_sample=1)
+        assert len(list(source)) == 3
         source.set_epoch(2)  # the state was used up
         assert len(list(source)) == 3
 
@@ -186,7 +269,6 @@ def test_states_of_another_order_are_refused_and_say_why(data: Data, flawed: Dat
         state = source.state_dict()
     for options, message in (
         ({"seed": 1}, "of another seed: seed 0, here 1"),
-        ({"batch_size": 3}, r"another global batch \(batch_size × world_size\): global_batch 4, here 3"),
         ({"training": False}, "the other mode"),
         ({"repeats": 2}, "another number of repeats"),
         ({"class_balanced": 0.5}, "another class balance"),
@@ -434,6 +516,10 @@ def test_closed_loaders_and_wrong_steps_are_refused(data: Data) -> None:
     source = loader(data, num_workers=0)
     with pytest.raises(SettingsError, match="start_step 4"):
         source.set_epoch(0, 4)
+    with pytest.raises(SettingsError, match="start_sample -1"):
+        source.set_epoch(0, start_sample=-1)
+    with pytest.raises(SettingsError, match="start_step 1 and start_sample 4 say the same"):
+        source.set_epoch(0, 1, start_sample=4)
     source.close()
     source.close()
     with pytest.raises(DataError, match="closed"):

@@ -66,6 +66,23 @@ def test_the_order_is_the_same_at_every_world_size(balance: float) -> None:
             assert balance or len(ranks[0]) == 6  # each rank holds all the batch's videos once
 
 
+@given(
+    videos=st.integers(1, 60), first=st.integers(1, 30), batch=st.integers(1, 30), world=st.integers(1, 4),
+    balanced=st.booleans(), data=st.data(),
+)  # fmt: skip
+def test_what_is_left_of_an_epoch_is_the_same_samples_at_any_global_batch(
+    videos: int, first: int, batch: int, world: int, balanced: bool, data: st.DataObject
+) -> None:
+    weights = class_weights([number % 3 for number in range(videos)], 0.5) if balanced else None
+    whole = order(videos, 1, weights=weights)
+    start = first * data.draw(st.integers(0, num_steps(videos, first, 1, training=True)))
+    left = order(videos, batch, world, weights=weights, start=start)
+    assert len(left) == batch * world * num_steps(videos, batch, world, training=True, start=start)
+    if start or videos >= batch * world:
+        assert left.tolist() == whole[start : start + len(left)].tolist()
+        assert start >= videos or len(whole) - start - len(left) < batch * world
+
+
 @pytest.mark.parametrize("balance", [0.25, 0.5, 1.0])
 def test_classes_come_in_proportion_to_their_size_to_the_power(balance: float) -> None:
     weights = class_weights(LABELS, balance)
