@@ -2,11 +2,39 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import click
+
+
+@dataclass(frozen=True)
+class LaunchOptions:
+    """How many processes a command asks for."""
+
+    nproc_per_node: int = 1
+
+    @property
+    def wanted(self) -> bool:
+        """Whether this process is to start others, and not one of them."""
+        return self.nproc_per_node > 1 and not launched()
+
+
+def launch_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """--nproc-per-node; the command receives them as `launching`."""
+
+    @click.option("--nproc-per-node", type=click.IntRange(1, 1024), default=1, show_default=True,
+                  help="Processes on this machine, one a GPU; torchrun and srun work as well.")  # fmt: skip
+    @functools.wraps(function)
+    def bundled(*, nproc_per_node: int, **others: Any) -> Any:
+        return function(launching=LaunchOptions(nproc_per_node), **others)
+
+    return bundled
 
 
 def share_cores() -> None:
@@ -23,8 +51,8 @@ def launched() -> bool:
     return "WORLD_SIZE" in os.environ
 
 
-def launch(nproc_per_node: int) -> int:
-    """Run this very command line in `nproc_per_node` processes on this machine; return the exit status.
+def launch(options: LaunchOptions) -> int:
+    """Run this very command line in `options.nproc_per_node` processes on this machine; return the exit status.
 
     Each process gets an equal part of the cores for PyTorch's threads unless OMP_NUM_THREADS says otherwise.
     """
@@ -32,11 +60,11 @@ def launch(nproc_per_node: int) -> int:
     from torch.distributed.run import get_args_parser, run
 
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the failed process says it better
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // nproc_per_node)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // options.nproc_per_node)))
     arguments = [
         "--standalone",
         "--nproc-per-node",
-        str(nproc_per_node),
+        str(options.nproc_per_node),
         "--no-python",
         sys.executable,
         "-m",

@@ -27,10 +27,8 @@ LIST_FORMAT = click.option(
 
 
 def run_options(function: Function) -> Function:
-    """--device, --amp, --nproc-per-node, --workers: how the computing is done."""
+    """--device, --amp, --workers: how the computing is done."""
     for option in (
-        click.option("--nproc-per-node", type=click.IntRange(1, 1024), default=1, show_default=True,
-                     help="Processes on this machine, one a GPU; torchrun and srun work as well."),
         click.option("--workers", type=click.IntRange(0, 1024), default=None,
                      help="Decoding processes of each process (CPU decoding).  [default: one a core]"),
         click.option("--amp", type=click.Choice(["off", "fp16", "bf16"]), default=None,

@@ -90,6 +90,7 @@ if TYPE_CHECKING:
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), default=None, help="Write the result as JSON.")
 @max_bad_option
 @run_options
+@_launch.launch_options
 @set_option
 def test(
     checkpoint: Path,
@@ -108,7 +109,7 @@ def test(
     device: str,
     amp: str | None,
     workers: int | None,
-    nproc_per_node: int,
+    launching: _launch.LaunchOptions,
     overrides: tuple[str, ...],
 ) -> int:
     """Score every video of a list exactly once and print the metrics.
@@ -125,8 +126,8 @@ def test(
     from tin.checkpoints import load_state
     from tin.evaluation import METRICS
 
-    if nproc_per_node > 1 and not _launch.launched():
-        return _launch.launch(nproc_per_node)
+    if launching.wanted:
+        return _launch.launch(launching)
     names = [name.strip() for name in metrics.split(",") if name.strip()]
     for name in names:
         if name not in METRICS:

@@ -78,6 +78,7 @@ if TYPE_CHECKING:
 @click.option("--deterministic", is_flag=True, help="Bit-identical results from run to run; may be slower.")
 @max_bad_option
 @run_options
+@_launch.launch_options
 @set_option
 def train(
     dataset: str | None,
@@ -102,7 +103,7 @@ def train(
     device: str,
     amp: str | None,
     workers: int | None,
-    nproc_per_node: int,
+    launching: _launch.LaunchOptions,
     overrides: tuple[str, ...],
 ) -> int:
     """Train a model.
@@ -118,8 +119,8 @@ def train(
     _launch.share_cores()
     from tin import recipes
 
-    if nproc_per_node > 1 and not _launch.launched():
-        return _launch.launch(nproc_per_node)
+    if launching.wanted:
+        return _launch.launch(launching)
     recipe = recipes.load(
         recipe_name or dataset or "motion",
         [
