@@ -8,7 +8,7 @@ import math
 from tin.recipes import ScheduleSettings
 
 
-def lr_factor(schedule: ScheduleSettings, step: int, steps_per_epoch: int) -> float:
+def lr_factor(schedule: ScheduleSettings, step: float, steps_per_epoch: int) -> float:
     """The factor of the base learning rate at an optimiser step.
 
     Per epoch (`per_step=False`, MMAction2 0.x): the rate of epoch e is that of a cosine over all epochs, or of the milestones; a
@@ -18,7 +18,8 @@ def lr_factor(schedule: ScheduleSettings, step: int, steps_per_epoch: int) -> fl
 
     Args:
         schedule: the recipe's settings.
-        step: optimiser steps done before this one, from 0.
+        step: optimiser steps done before this one, from 0; a fraction where a run went on in mid-epoch with another global batch.
+            Per epoch, the epoch is ⌊step / steps_per_epoch⌋.
         steps_per_epoch: optimiser steps of an epoch.
 
     Returns:
@@ -35,11 +36,11 @@ def lr_factor(schedule: ScheduleSettings, step: int, steps_per_epoch: int) -> fl
     return factor * _rise(schedule.warmup_start, step, warmup) if step < warmup else factor
 
 
-def _rise(start: float, step: int, length: int) -> float:
+def _rise(start: float, step: float, length: int) -> float:
     return min(1.0, start + (1.0 - start) * step / length)
 
 
-def _regular(schedule: ScheduleSettings, position: int, length: int, epoch: float) -> float:
+def _regular(schedule: ScheduleSettings, position: float, length: int, epoch: float) -> float:
     if schedule.kind == "step":
         return schedule.gamma ** bisect.bisect_right(schedule.milestones, epoch)
     if schedule.kind == "cosine":
