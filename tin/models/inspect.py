@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from tin.models.interlace import TemporalInterlace
 from tin.models.resnet import TemporalResNet
@@ -32,35 +35,67 @@ class BlockShift:
         return f"{self.name:<10} offsets {shifts}  gain {self.gains.mean():.3f}"
 
 
+class OffsetProbe:
+    """Watches what the TIN blocks of a model decide while it runs: a context manager around one or more forward passes.
+
+    The model's numbers stay the same to the bit. What is seen stays on the device until `shifts` is asked for, so watching
+    waits for nothing. A compiled model does not call its blocks; watch the one that was compiled.
+
+    Args:
+        model: any module with TIN blocks inside; without, nothing is seen.
+        clips: the probe lets go of the model once it has seen so many; None watches to the end.
+    """
+
+    def __init__(self, model: nn.Module, clips: int | None = None) -> None:
+        self._model, self._clips = model, clips
+        self._seen: dict[str, list[tuple[Tensor, Tensor]]] = {}
+        self._handles: dict[str, RemovableHandle] = {}
+
+    def __enter__(self) -> Self:
+        for name, module in self._model.named_modules():
+            if isinstance(module, TemporalInterlace):
+                block = name.removesuffix(".tin")
+                # Before the module runs: the fused kernels stay in use, which hooks on its networks would keep out.
+                self._handles[block] = module.register_forward_pre_hook(self._watcher(block))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._handles.values():
+            handle.remove()
+        self._handles.clear()
+
+    def shifts(self) -> list[BlockShift]:
+        """What was seen, a block each in the order of the network, on the CPU; waits for the device."""
+        return [
+            BlockShift(block, *(torch.cat(parts).cpu() for parts in zip(*seen, strict=True)))
+            for block, seen in self._seen.items()
+        ]
+
+    def _watcher(self, block: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        @torch.no_grad()
+        def watch(module: nn.Module, args: tuple[Any, ...]) -> None:
+            assert isinstance(module, TemporalInterlace)
+            seen = self._seen.setdefault(block, [])
+            seen.append(module.offsets_and_gains(args[0]))
+            if self._clips is not None and sum(len(offsets) for offsets, _ in seen) >= self._clips:
+                self._handles.pop(block).remove()
+
+        return watch
+
+
 @torch.no_grad()
 def learned_shifts(model: TemporalResNet, frames: Tensor) -> list[BlockShift]:
     """The offsets and gains that every TIN block computes for `frames` (N·T, 3, H, W), in the order of the network.
 
     The model runs once in evaluation mode and gets its own mode back. Empty for TSM and TSN, which learn no shift.
     """
-    found: list[BlockShift] = []
-
-    def record(name: str) -> object:
-        def hook(module: nn.Module, args: tuple[Tensor]) -> None:
-            assert isinstance(module, TemporalInterlace)
-            offsets, gains = module.offsets_and_gains(args[0])
-            found.append(BlockShift(name, offsets.cpu(), gains.cpu()))
-
-        return hook
-
-    handles = [
-        module.register_forward_pre_hook(record(name.removesuffix(".tin")))  # type: ignore[arg-type]
-        for name, module in model.named_modules()
-        if isinstance(module, TemporalInterlace)
-    ]
     training = model.training
     try:
-        model.eval()(frames)
+        with OffsetProbe(model) as probe:
+            model.eval()(frames)
     finally:
         model.train(training)
-        for handle in handles:
-            handle.remove()
-    return found
+    return probe.shifts()
 
 
 def multiply_adds(model: TemporalResNet, input_size: int = 224) -> dict[str, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 
@@ -29,6 +29,20 @@ class StepReport:
     """Peak GPU memory, or resident memory on a CPU."""
     eta_s: float
     """Seconds left, validation not counted."""
+    top5: float | None = None
+    """None where five classes are all there are."""
+    lrs: Mapping[str, float] = field(default_factory=dict)
+    """Of each parameter group, by its name."""
+    updates: int = 0
+    """Steps of the whole run that moved the weights."""
+    skipped: int = 0
+    """Steps of the whole run left out because their numbers were not finite."""
+    bad_videos: int = 0
+    """Videos that could not be used, all processes together."""
+    gpu_utilisation: float | None = None
+    """Of the main process's GPU, 0…1; None on a CPU or where NVML is not to be had."""
+    scale: float | None = None
+    """Of the fp16 loss; None without one."""
 
 
 class Reporter(Protocol):
@@ -42,11 +56,14 @@ class Reporter(Protocol):
 
     def report(self, report: StepReport) -> None: ...
 
+    def validating(self, done: int, total: int) -> None:
+        """Videos of this process that a running validation has scored."""
+
     def validation(self, epoch: int, metrics: Mapping[str, float], best: bool) -> None: ...
 
 
 class NullReporter:
-    """Says nothing."""
+    """Says nothing; a base for reporters that care about some events alone."""
 
     def message(self, text: str) -> None: ...
 
@@ -55,5 +72,8 @@ class NullReporter:
     def step(self, done: int) -> None: ...
 
     def report(self, report: StepReport) -> None: ...
+
+    def validating(self, done: int, total: int) -> None:
+        """Videos of this process that a running validation has scored."""
 
     def validation(self, epoch: int, metrics: Mapping[str, float], best: bool) -> None: ...
