@@ -118,11 +118,13 @@ def join(branch: Tensor, norm: nn.Module, identity: Tensor, fold: Tensor | None 
 
 
 def watched(module: nn.Module) -> bool:
-    """Whether somebody waits for the module to be called, and may keep what it takes or makes."""
+    """Whether somebody waits for the module to be called, and may keep what it takes or makes. A forward pre-hook whose attribute
+    `keeps_nothing` is true has read what it wants when the module begins: it does not count."""
     everyone = nn.modules.module
+    pre_hooks = module._forward_pre_hooks
     return bool(
         module._forward_hooks
-        or module._forward_pre_hooks
+        or (pre_hooks and not all(getattr(hook, "keeps_nothing", False) for hook in pre_hooks.values()))
         or module._backward_hooks
         or module._backward_pre_hooks
         or everyone._global_forward_hooks

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -55,8 +54,7 @@ class OffsetProbe:
         for name, module in self._model.named_modules():
             if isinstance(module, TemporalInterlace):
                 block = name.removesuffix(".tin")
-                # Before the module runs: the fused kernels stay in use, which hooks on its networks would keep out.
-                self._handles[block] = module.register_forward_pre_hook(self._watcher(block))
+                self._handles[block] = module.register_forward_pre_hook(_Watcher(self, block))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -71,16 +69,11 @@ class OffsetProbe:
             for block, seen in self._seen.items()
         ]
 
-    def _watcher(self, block: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-        @torch.no_grad()
-        def watch(module: nn.Module, args: tuple[Any, ...]) -> None:
-            assert isinstance(module, TemporalInterlace)
-            seen = self._seen.setdefault(block, [])
-            seen.append(module.offsets_and_gains(args[0]))
-            if self._clips is not None and sum(len(offsets) for offsets, _ in seen) >= self._clips:
-                self._handles.pop(block).remove()
-
-        return watch
+    def _saw(self, block: str, offsets: Tensor, gains: Tensor) -> None:
+        seen = self._seen.setdefault(block, [])
+        seen.append((offsets, gains))
+        if self._clips is not None and sum(len(offsets) for offsets, _ in seen) >= self._clips:
+            self._handles.pop(block).remove()
 
 
 @torch.no_grad()
@@ -130,3 +123,18 @@ def multiply_adds(model: TemporalResNet, input_size: int = 224) -> dict[str, int
     with torch.no_grad():
         shadow(torch.empty(model.num_segments, 3, input_size, input_size, device="meta"))
     return counts
+
+
+class _Watcher:
+    """Asks a block's networks what they will decide, before the block itself does."""
+
+    keeps_nothing = True
+    """Of the input: the block goes on as if nobody watched it (`tin.residual.watched`), with the same kernels and the same bits."""
+
+    def __init__(self, probe: OffsetProbe, block: str) -> None:
+        self._probe, self._block = probe, block
+
+    @torch.no_grad()
+    def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        assert isinstance(module, TemporalInterlace)
+        self._probe._saw(self._block, *module.offsets_and_gains(args[0]))

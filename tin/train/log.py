@@ -112,6 +112,9 @@ class RunLog:
             write_confusion(self._work_dir / "confusion.csv", counts, names, self._warn)
             picture = draw_confusion(counts, names, f"epoch {epoch}: {counts.sum()} videos")
             self._events.image("val/confusion", picture, global_step)
+            rows = [f"| {true} | {taken} | {videos} |" for true, taken, videos in confused]
+            table = "\n".join(["| true class | taken for | videos |", "|---|---|---:|", *rows])
+            self._events.text("val/most confused", table, global_step)
         self.event("validation", {"global_step": global_step, "epoch": epoch, **metrics, "most_confused": confused})
         self.scalars(global_step, {f"val/{name}": value for name, value in metrics.items()})
         self._draw_clips()
