@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import zipfile
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -140,6 +141,38 @@ class TestFiles:
         with pytest.raises(TinError, match=r"last\.pt .*damaged"):
             load_state(path)
 
+    def test_a_flipped_bit_anywhere_is_noticed(self, tmp_path: Path) -> None:
+        """PyTorch itself would load such a file without a word and train on with the wrong weights."""
+        path = tmp_path / "last.pt"
+        save_checkpoint(path, {"w": torch.arange(300.0), "epoch": 3})
+        whole = path.read_bytes()
+        for at in range(0, len(whole), 7):
+            path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x10]) + whole[at + 1 :])
+            with pytest.raises(TinError, match=r"last\.pt "):
+                load_state(path)
+        for at in range(len(whole) - 50, len(whole)):  # the end, where the checksum itself is
+            path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x10]) + whole[at + 1 :])
+            with pytest.raises(TinError, match=r"last\.pt "):
+                load_state(path)
+
+    def test_a_flipped_bit_in_the_weights_of_another_programs_file_is_noticed(self, tmp_path: Path) -> None:
+        path = tmp_path / "last.pth"
+        weights = torch.arange(1000.0)
+        torch.save({"w": weights}, path)
+        whole = bytearray(path.read_bytes())
+        whole[whole.index(weights.numpy().tobytes()) + 1001] ^= 1
+        path.write_bytes(whole)
+        assert not torch.equal(torch.load(path, weights_only=True)["w"], weights)
+        with pytest.raises(TinError, match=r"last\.pth is damaged .*data/0"):
+            load_state(path)
+
+    def test_other_programs_read_what_is_written_here(self, tmp_path: Path) -> None:
+        path = tmp_path / "last.pt"
+        save_checkpoint(path, {"w": torch.arange(1000.0)})
+        for mmap in (False, True):
+            assert torch.equal(torch.load(path, weights_only=True, mmap=mmap)["w"], torch.arange(1000.0))
+        assert zipfile.ZipFile(path).testzip() is None
+
     def test_python_objects_are_not_run_but_named(self, tmp_path: Path) -> None:
         path = tmp_path / "evil.pt"
         mark = tmp_path / "ran"
@@ -244,6 +277,40 @@ class TestNamings:
         assert tin.load_checkpoint(model, tmp_path / "x.pt").complete
         assert model.conv1.weight.dtype == torch.float32
         same(model, {n: v.to(model.state_dict()[n].dtype) for n, v in saved.state_dict().items()})
+
+
+class TestAverages:
+    """Files of runs with `train.ema`."""
+
+    @pytest.fixture
+    def path(self, tmp_path: Path) -> Path:
+        raw, averages = filled("tin_resnet18", 1).state_dict(), filled("tin_resnet18", 5).state_dict()
+        floats = {name: value for name, value in averages.items() if value.is_floating_point()}
+        save_checkpoint(tmp_path / "best.pt", {"state_dict": raw, "ema": {"updates": 7, "averages": floats}})
+        return tmp_path / "best.pt"
+
+    @pytest.mark.parametrize("weights", ["auto", "ema"])
+    def test_the_averages_are_taken_and_the_report_says_so(self, path: Path, weights: Any) -> None:
+        model = filled("tin_resnet18", 2)
+        report = tin.load_checkpoint(model, path, weights=weights)
+        report.require_complete()
+        assert report.averaged
+        assert f"{len(report.loaded)} averaged (EMA) weights loaded" in str(report)
+        counters = {n: v for n, v in filled("tin_resnet18", 1).state_dict().items() if not v.is_floating_point()}
+        same(model, filled("tin_resnet18", 5).state_dict() | counters)
+
+    def test_the_weights_of_the_optimiser_are_there_for_the_asking(self, path: Path) -> None:
+        model = filled("tin_resnet18", 2)
+        report = tin.load_checkpoint(model, path, weights="raw")
+        assert not report.averaged
+        assert "EMA" not in str(report)
+        same(model, filled("tin_resnet18", 1).state_dict())
+
+    def test_asking_for_averages_that_are_not_there_is_an_error(self, tmp_path: Path) -> None:
+        save_checkpoint(tmp_path / "x.pt", {"state_dict": filled("tin_resnet18", 1).state_dict()})
+        with pytest.raises(TinError, match=r"x\.pt holds no averaged \(EMA\) weights"):
+            tin.load_checkpoint(filled("tin_resnet18", 2), tmp_path / "x.pt", weights="ema")
+        assert not tin.load_checkpoint(filled("tin_resnet18", 2), tmp_path / "x.pt").averaged
 
 
 class TestRefusals:

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from tin.checkpoints.files import load_state, save_checkpoint
-from tin.checkpoints.loading import LoadReport, load_checkpoint
+from tin.checkpoints.loading import LoadReport, Weights, load_checkpoint
 
-__all__ = ["LoadReport", "load_checkpoint", "load_state", "save_checkpoint"]
+__all__ = ["LoadReport", "Weights", "load_checkpoint", "load_state", "save_checkpoint"]

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -15,7 +15,10 @@ from tin.checkpoints.names import naming_scheme, plain_name
 from tin.errors import TinError
 
 ENVELOPES = ("model", "state_dict")
-"""Keys under which training programs put the weights: ours; MMAction2's and the authors'."""
+"""Keys under which training programs put the weights: MMAction2's, the authors' and ours are `state_dict`."""
+
+Weights = Literal["auto", "ema", "raw"]
+"""Which weights of a file that has their moving averages (EMA) too: the averages where there are any, those, or the others."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class LoadReport:
         new: weights the file does not have; they keep the values they were initialised with.
         dropped: weights of the file that the model has no place for, or, for a classifier of other classes, no use.
         mismatched: weights both have in different shapes, "name: file (8, 8), model (16, 16)". Not loaded.
+        averaged: whether these are the moving averages (EMA) that the file has beside the weights.
     """
 
     path: Path
@@ -37,6 +41,7 @@ class LoadReport:
     new: list[str] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
     mismatched: list[str] = field(default_factory=list)
+    averaged: bool = False
 
     @property
     def complete(self) -> bool:
@@ -53,7 +58,8 @@ class LoadReport:
             raise TinError(f"{self.path} is not this model: {self._differences()}; build the model it was trained as")
 
     def __str__(self) -> str:
-        lines = [f"{self.path} ({self.scheme} names): {len(self.loaded)} weights loaded"]
+        kind = "averaged (EMA) weights" if self.averaged else "weights"
+        lines = [f"{self.path} ({self.scheme} names): {len(self.loaded)} {kind} loaded"]
         for word in ("new", "dropped", "mismatched"):
             names = getattr(self, word)
             if names:
@@ -65,7 +71,9 @@ class LoadReport:
         return "; ".join(f"{len(names)} {what} ({_list(names, 3)})" for names, what in parts if names)
 
 
-def load_checkpoint(model: nn.Module, path: str | os.PathLike[str], strict: bool = True) -> LoadReport:
+def load_checkpoint(
+    model: nn.Module, path: str | os.PathLike[str], strict: bool = True, weights: Weights = "auto"
+) -> LoadReport:
     """Load a model's weights from a file in any naming of the field: ours, torchvision's, MMAction2's, the authors' TIN or TSM.
 
     Two differences are expected when a network starts from another's weights, and are reported but no error: TIN modules
@@ -76,13 +84,15 @@ def load_checkpoint(model: nn.Module, path: str | os.PathLike[str], strict: bool
         model: from `build_model`. Changed only when there is no error.
         path: file with the weights themselves, or with a dict that holds them under `model` or `state_dict`.
         strict: refuse what is not explained. If False, load what fits by name and shape, and report the rest.
+        weights: of a run with EMA, "auto" and "ema" take the averages, "raw" what the optimiser had; the report says which.
+            Without averages in the file, "ema" is an error.
 
     Raises:
         TinError: the file cannot be read or has no weights; under `strict` also for any unexplained difference, with its names.
     """
     path = Path(path)
-    weights = _find_weights(load_state(path), path)
-    report, values = _compare(model, weights, path)
+    found, averaged = _find_weights(load_state(path), path, weights)
+    report, values = _compare(model, found, path, averaged)
     if not report.loaded:
         raise TinError(f"nothing in {path} fits the model: {report._differences()}")
     if strict:
@@ -91,7 +101,12 @@ def load_checkpoint(model: nn.Module, path: str | os.PathLike[str], strict: bool
     return report
 
 
-def _find_weights(state: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
+def _find_weights(state: Mapping[str, Any], path: Path, wanted: Weights) -> tuple[dict[str, Tensor], bool]:
+    """The weights by the file's names, and whether they are averages."""
+    ema = state.get("ema")
+    averages = ema.get("averages") if isinstance(ema, Mapping) else None
+    if wanted == "ema" and averages is None:
+        raise TinError(f'{path} holds no averaged (EMA) weights: it was trained without train.ema; load it with "raw"')
     for key in ENVELOPES:
         if isinstance(state.get(key), Mapping):
             state = state[key]
@@ -102,12 +117,16 @@ def _find_weights(state: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
         raise TinError(
             f"{path} holds no weights: expected tensors, or a dict of them under {' or '.join(ENVELOPES)}; found {keys}"
         )
-    return weights
+    if averages is None or wanted == "raw":
+        return weights, False
+    return weights | averages, True  # what is not averaged, as counters, is the network's own
 
 
-def _compare(model: nn.Module, weights: dict[str, Tensor], path: Path) -> tuple[LoadReport, dict[str, Tensor]]:
+def _compare(
+    model: nn.Module, weights: dict[str, Tensor], path: Path, averaged: bool
+) -> tuple[LoadReport, dict[str, Tensor]]:
     """The report, and the values to load by the model's names."""
-    report = LoadReport(path, naming_scheme(weights))
+    report = LoadReport(path, naming_scheme(weights), averaged=averaged)
     own = model.state_dict()
     source: dict[str, str] = {}
     for name in weights:
