@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
+import socket
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
-from tin.errors import PeerError, TinError
+from tin import interfaces, slurm
+from tin.errors import LostPeers, PeerError, TinError
 
 T = TypeVar("T")
+_OF_GLOO = re.compile(r"gloo|Connection closed by peer|Connection reset by peer", re.IGNORECASE)
+_side_groups: list[dist.ProcessGroup] = []
 
 
 @dataclass(frozen=True)
@@ -34,25 +40,30 @@ class World:
 
 
 def world_from_environment() -> World:
-    """Read RANK, LOCAL_RANK and WORLD_SIZE, as torchrun, srun wrappers and other launchers set them; one process without them.
+    """Who this process is: by RANK, LOCAL_RANK and WORLD_SIZE, as `--nproc-per-node` and torchrun set them, else as a task of srun,
+    else the only one.
 
     Raises:
-        TinError: a variable is missing beside the others, or is no number.
+        TinError: a variable is missing beside the others, is no number, or they contradict each other.
     """
-    if "WORLD_SIZE" not in os.environ:
-        return World()
+    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
+    if not any(name in os.environ for name in names):
+        return World(*slurm.task()) if slurm.in_step() else World()
+    given = ", ".join(f"{name}={os.environ[name]}" for name in names if name in os.environ)
+    remedy = "start the run with --nproc-per-node, torchrun or srun, which set all of them, or unset them"
     try:
-        return World(
-            rank=int(os.environ["RANK"]),
-            local_rank=int(os.environ.get("LOCAL_RANK", "0")),
-            size=int(os.environ["WORLD_SIZE"]),
-        )
+        size, rank = int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"])
+        local_rank = int(os.environ["LOCAL_RANK"] if size > 1 else os.environ.get("LOCAL_RANK", "0"))
     except KeyError as missing:
-        raise TinError(
-            f"WORLD_SIZE is set but {missing} is not: start the run with --nproc-per-node or torchrun"
-        ) from None
-    except ValueError as error:
-        raise TinError(f"RANK, LOCAL_RANK and WORLD_SIZE must be whole numbers: {error}") from None
+        raise TinError(f"{given} is set but {missing.args[0]} is not: {remedy}") from None
+    except ValueError:
+        raise TinError(f"{given}: these must be whole numbers; {remedy}") from None
+    if not 0 <= rank < size or local_rank < 0:
+        raise TinError(f"{given}: ranks go from 0 to WORLD_SIZE - 1; {remedy}")
+    missing_names = [name for name in ("MASTER_ADDR", "MASTER_PORT") if size > 1 and not os.environ.get(name)]
+    if missing_names:
+        raise TinError(f"{given} is set but {' and '.join(missing_names)}, where the processes meet, is not: {remedy}")
+    return World(rank, local_rank, size)
 
 
 def resolve_device(name: str, world: World) -> torch.device:
@@ -81,19 +92,111 @@ def resolve_device(name: str, world: World) -> torch.device:
 
 
 @contextmanager
-def process_group(world: World, device: torch.device, timeout_s: float = 1800) -> Iterator[None]:
-    """Join the processes of the run (NCCL on GPUs, gloo on CPUs) and leave again at the end; nothing for a single process."""
+def process_group(world: World, device: torch.device, timeout_s: float = 3600) -> Iterator[None]:
+    """Join the processes of the run (NCCL on GPUs, gloo on CPUs) and leave again at the end; nothing for a single process.
+
+    Args:
+        timeout_s: how long one may wait for another. Generous, because rank 0 may be probing a large list while the others wait;
+            `shrink_timeout` makes it short once all are training.
+
+    Raises:
+        LostPeers: the others cannot be met, or are lost while the context lasts.
+    """
     if world.size == 1 or dist.is_initialized():
         yield
         return
+    host, port = _meeting_point()
+    _choose_interface(world, host)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(
-        backend, timeout=timedelta(seconds=timeout_s), device_id=device if device.type == "cuda" else None
-    )
+    try:
+        dist.init_process_group(
+            backend, rank=world.rank, world_size=world.size, timeout=timedelta(seconds=timeout_s),
+            init_method="env://" if "MASTER_ADDR" in os.environ else f"tcp://{host}:{port}",
+            device_id=device if device.type == "cuda" else None,
+        )  # fmt: skip
+    except (RuntimeError, ValueError) as error:  # torch's own errors of networks and stores among them
+        raise LostPeers(
+            f"{_name(world)} could not meet the others at {host}:{port} (MASTER_ADDR, MASTER_PORT): {_reason(error)}"
+        ) from error
+    lost = False
+    try:
+        with connection_errors_named(world):
+            yield
+    except LostPeers:
+        lost = True
+        raise
+    finally:
+        _side_groups.clear()
+        if not (lost and device.type == "cuda"):  # NCCL would wait for what can no longer end
+            dist.destroy_process_group()
+
+
+def side_group(world: World) -> dist.ProcessGroup | None:
+    """A further group of all ranks, on gloo, for small messages beside the gradients; all ranks must ask for it. None for a single
+    process. It ends with the process group."""
+    if world.size == 1:
+        return None
+    group = dist.new_group(backend="gloo", timeout=timedelta(seconds=3600))
+    assert isinstance(group, dist.ProcessGroup)
+    _side_groups.append(group)
+    return group
+
+
+def shrink_timeout(world: World, seconds: float) -> None:
+    """From now on no operation waits longer than this for another rank, so that a hang ends in an error. To be called after the
+    first step, which may take long: compilers, cuDNN's choices, the first reads of cold files."""
+    if world.size == 1:
+        return
+    # set_timeout is newer than the oldest PyTorch we support
+    set_timeout = getattr(dist, "set_timeout", None) or dist.distributed_c10d._set_pg_timeout
+    for group in (None, *_side_groups):
+        set_timeout(timedelta(seconds=seconds), group)
+
+
+@contextmanager
+def connection_errors_named(world: World) -> Iterator[None]:
+    """Turn what gloo, NCCL and the store raise when another rank is gone into one error that says so.
+
+    Raises:
+        LostPeers: naming this rank, its host, and what was seen.
+    """
     try:
         yield
-    finally:
-        dist.destroy_process_group()
+    except RuntimeError as error:  # dist.DistError is one
+        if not isinstance(error, dist.DistError) and not _OF_GLOO.search(str(error)):
+            raise
+        raise LostPeers(
+            f"{_name(world)} lost its connection to the others ({_reason(error)}): one of them ended, hangs or cannot be reached, and "
+            f"its own message says why; --resume goes on from the last checkpoint"
+        ) from error
+
+
+def restarted(world: World) -> bool:
+    """Whether these processes replace earlier ones of the same run: the elastic agent of any host has started them again, after a
+    failure or because hosts came or went. Such a run must go on from its checkpoint. To be called by all ranks."""
+    again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0" or "TIN_STARTED_AGAIN" in os.environ
+    return any(gather_objects(again, world))
+
+
+def check_equal_weights(model: nn.Module, world: World) -> None:
+    """Compare parameters and buffers of all ranks, bit by bit, by a sum for each tensor. All ranks must call it; it waits for the
+    device. Cost: one pass over the weights and a message of 8 bytes a tensor.
+
+    Raises:
+        TinError: on every rank, naming the ranks that differ from rank 0 and the first tensor in which they do.
+    """
+    if world.size == 1:
+        return
+    state = model.state_dict()
+    own = torch.stack([_bit_sum(tensor) for tensor in state.values()]).cpu().numpy()
+    sums = gather_objects(own, world)
+    different = [rank for rank in range(world.size) if (sums[rank] != sums[0]).any()]
+    if different:
+        first = next(name for name, *values in zip(state, *sums, strict=True) if len(set(values)) > 1)
+        raise TinError(
+            f"the weights of rank{'s' if len(different) > 1 else ''} {', '.join(map(str, different))} are not those of rank 0, first in "
+            f"'{first}': a damaged GPU or memory, or a change of the model on some ranks alone; --resume goes on from the last checkpoint"
+        )
 
 
 def gather_objects(value: Any, world: World) -> list[Any]:
@@ -176,6 +279,47 @@ def barrier(world: World) -> None:
     """Wait for every rank."""
     if world.size > 1:
         dist.barrier()
+
+
+def _meeting_point() -> tuple[str, int | str]:
+    """Where rank 0 waits for the others."""
+    if "MASTER_ADDR" in os.environ:
+        return os.environ["MASTER_ADDR"], os.environ.get("MASTER_PORT", "?")
+    point = slurm.meeting_point()
+    if point is None:
+        raise TinError(
+            "MASTER_ADDR and MASTER_PORT are not set: they say where the processes meet; set them for every process"
+        )
+    return point[0], int(os.environ.get("MASTER_PORT", point[1]))
+
+
+def _choose_interface(world: World, host: str) -> None:
+    """Let gloo use the interface that leads to rank 0. Left alone it takes the one that this host's name stands for, which on many
+    machines is the loopback."""
+    if "GLOO_SOCKET_IFNAME" in os.environ:
+        return
+    several_hosts = int(os.environ.get("LOCAL_WORLD_SIZE", world.size)) < world.size or slurm.num_hosts() > 1
+    with suppress(OSError):  # init_process_group says what is wrong with the name
+        interface = interfaces.interface_of(interfaces.address_towards(host, outside=several_hosts))
+        if interface:
+            os.environ["GLOO_SOCKET_IFNAME"] = interface
+
+
+def _name(world: World) -> str:
+    return f"rank {world.rank} on {socket.gethostname()}"
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of an error without the place in the source code that gloo puts before it."""
+    line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return re.sub(r"^\[[^\]]*\]\s*", "", line).rstrip(".")[:200]
+
+
+def _bit_sum(tensor: torch.Tensor) -> torch.Tensor:
+    """The sum of a tensor's bits read as integers, 0-dim int64: equal tensors have equal sums, and unequal ones hardly ever."""
+    integers = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    flat = tensor.detach().contiguous().reshape(-1)
+    return flat.view(integers[tensor.element_size()]).sum(dtype=torch.int64)
 
 
 def _portable(error: Exception | None, world: World) -> Exception | None:

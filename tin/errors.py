@@ -17,6 +17,10 @@ class PeerError(TinError):
     """Another rank failed and says why; this process ends with it and need not repeat it."""
 
 
+class LostPeers(PeerError):
+    """This process lost its connection to the others: one of them died or hangs, or the network between them is cut."""
+
+
 def unknown_name(kind: str, name: str, valid: Iterable[str]) -> TinError:
     """The error for a name that is not one of `valid`: says the nearest valid name first, then all of them.
 
