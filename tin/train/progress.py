@@ -43,6 +43,8 @@ class StepReport:
     """Of the main process's GPU, 0…1; None on a CPU or where NVML is not to be had."""
     scale: float | None = None
     """Of the fp16 loss; None without one."""
+    best: float | None = None
+    """Top-1 accuracy of the best validation so far, 0…1."""
 
 
 class Reporter(Protocol):
