@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from cli import _worker
+
 _COMMANDS = {
     "bench": ("cli.bench", "bench"),
     "data": ("cli.data", "data"),
@@ -48,15 +50,17 @@ def cli() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The console script. Exit status: 0 done, 2 a mistake in what was asked or given, 128 + n ended by signal n."""
+    """The console script. Exit status: 0 done, 1 an unexpected error or lost processes, 2 a mistake in what was asked or given,
+    128 + n ended or stopped by signal n."""
     sys.exit(run(arguments))
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit status."""
     from pipelines.errors import DataError
-    from tin.errors import PeerError, TinError
+    from tin.errors import LostPeers, PeerError, TinError
 
+    _worker.begin()
     try:
         status: Any = cli.main(
             None if arguments is None else list(arguments), prog_name="tin-cli", standalone_mode=False
@@ -64,22 +68,29 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return status if isinstance(status, int) else 0
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "tin-cli"
-        return _fail(f"{error.format_message()} (see {command} --help)")
-    except PeerError:  # rank 0 has said why
+        return _fail(error, f"{error.format_message()} (see {command} --help)")
+    except LostPeers as error:
+        return _fail(error, str(error), status=1, of_others=True)
+    except PeerError as error:  # rank 0 has said why
+        _worker.record_failure(error, str(error), 2, of_others=True)
         return 2
     except (click.ClickException, TinError, DataError) as error:
-        return _fail(error.format_message() if isinstance(error, click.ClickException) else str(error))
-    except (click.Abort, KeyboardInterrupt):
-        return _fail("interrupted", status=130)
+        return _fail(error, error.format_message() if isinstance(error, click.ClickException) else str(error))
+    except (click.Abort, KeyboardInterrupt) as error:
+        return _fail(error, "interrupted", status=130)
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except Exception as error:  # a defect: the traceback helps
+        _worker.record_failure(error, f"{type(error).__name__}: {error}", 1)
+        raise
 
 
-def _fail(message: str, status: int = 2) -> int:
-    rank = os.environ.get("RANK")
-    where = f" [rank {rank}]" if rank not in (None, "0") else ""
-    click.echo(f"tin-cli{where}: error: {' '.join(message.split())}", err=True)
+def _fail(error: BaseException, message: str, status: int = 2, *, of_others: bool = False) -> int:
+    line = " ".join(message.split())
+    rank = _worker.rank()
+    click.echo(f"tin-cli{f' [rank {rank}]' if rank else ''}: error: {line}", err=True)
+    _worker.record_failure(error, line, status, of_others=of_others)
     return status
 
 
