@@ -99,6 +99,7 @@ class BackgroundWriter:
         """
         give_up_at = time.monotonic() + patience_s
         with self._changed:
+            thread = self._thread
             self._ending = True
             self._retry_at = 0.0
             self._changed.notify_all()
@@ -107,7 +108,6 @@ class BackgroundWriter:
             failed = self._trouble if self._waiting else None
             self._waiting.clear()
             self._changed.notify_all()
-            thread = self._thread
         if thread:
             thread.join()
         self.tell()
