@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,6 @@ import torch
 import torch.multiprocessing as mp
 
 from tin.checkpoints import load_state, save_checkpoint
-from tin.checkpoints.background import BackgroundWriter
 from tin.checkpoints.files import temporary_name
 from tin.distributed import World, process_group
 from tin.errors import PeerError, TinError
@@ -295,3 +294,244 @@ class TestTrouble:
         assert timed["last.pt"] == 32
         assert "can be written again" in found["again"][1]
         assert found["left"] == []
+
+    @pytest.mark.slow
+    def test_a_folder_that_cannot_be_written_is_named_with_what_to_do(self, tmp_path: Path) -> None:
+        script = (
+            "import json, pathlib, subprocess, sys\n"
+            "from tests.tin.test_keeper import keeper, state, step_of\n"
+            "from tin.errors import TinError\n"
+            "work, said = pathlib.Path(sys.argv[1]), []\n"
+            "kept = keeper(work, said)\n"
+            "kept.save(state(1)); kept.finish()\n"
+            "subprocess.run(['mount', '-o', 'remount,ro', work], check=True)\n"
+            "kept.save(state(2))\n"
+            "try: kept.finish(0.2)\n"
+            "except TinError as error: print(json.dumps([said, str(error), step_of(work / 'last.pt')]))\n"
+        )
+        (warning,), failure, step = own_mount(tmp_path, "size=12m", script)
+        assert "Read-only file system: make " in warning
+        assert "disk writable" in failure
+        assert step == 1
+
+    @pytest.mark.slow
+    def test_a_file_size_limit_is_met_as_a_full_disk_is(self, tmp_path: Path) -> None:
+        script = (
+            "import pathlib, resource, sys\n"
+            "from tests.tin.test_keeper import keeper, state\n"
+            "kept = keeper(pathlib.Path(sys.argv[1]), [])\n"
+            "kept.save(state(1)); kept.finish()\n"
+            "resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, 10**6))\n"
+            "kept.save(state(2, numbers=10**6)); kept.finish(0)\n"
+        )
+        ran = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=False)
+        assert re.search(
+            r"TinError: cannot write .*last\.pt: File too large \(.* MB free, a checkpoint takes 4 MB\)", ran.stderr
+        )
+        assert steps(tmp_path) == {"last.pt": 1}
+
+
+# Saves without end, under names that share a state and names that do not, and says which step is on the disk.
+SAVING = """
+import itertools, pathlib, sys
+from tests.tin.test_keeper import keeper, state
+work, first = pathlib.Path(sys.argv[1]), int(sys.argv[2])
+kept = keeper(work, every_epochs=1, keep_top=2)
+print("ready", flush=True)
+for step in itertools.count(first):
+    kept.save(state(step, numbers=400_000))
+    if step % 3 == 0:
+        kept.validated(step % 5 + 1, {"top1_acc": step % 7 / 7}, state(step, step, best=step % 5 + 1, numbers=400_000))
+    kept.finish()
+    print(step, flush=True)
+"""
+
+
+class TestKilled:
+    @pytest.mark.slow
+    def test_a_killed_writer_leaves_a_whole_checkpoint_and_nothing_else(self, tmp_path: Path) -> None:
+        kill_and_look(tmp_path, rounds=3)
+
+    @pytest.mark.prove
+    def test_a_writer_killed_at_many_moments_leaves_a_whole_checkpoint_and_nothing_else(self, tmp_path: Path) -> None:
+        kill_and_look(tmp_path, rounds=25)
+
+
+def kill_and_look(folder: Path, rounds: int) -> None:
+    moments = random.Random(4)
+    littered, reached = 0, 0
+    for _ in range(rounds):
+        command = [sys.executable, "-c", SAVING, str(folder), str(reached + 1)]
+        writer = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert writer.stdout is not None
+        for _ in range(3):  # the run is under way
+            said = writer.stdout.readline()
+        time.sleep(moments.uniform(0, 0.05))
+        writer.send_signal(signal.SIGKILL)
+        said = writer.stdout.read().split()[-1:] or [said]
+        writer.wait()
+        littered += any(path.suffix == ".tmp" for path in folder.iterdir())
+        found = load_for_resume(folder, World(), refuse)
+        assert found is not None
+        before, reached = reached, found[0]["progress"]["global_step"]
+        assert reached >= max(int(said[0]), before + 2)
+        left = steps(folder)  # each of them whole, and no temporary files
+        assert found[1].name == "last.pt"
+        assert left["previous.pt"] in (reached, reached - 1)
+    assert littered, "no writer was killed while it wrote: the test has shown nothing"
+
+
+class TestGoingOn:
+    def test_nothing_there_is_no_error(self, tmp_path: Path) -> None:
+        assert load_for_resume(tmp_path, World(), refuse) is None
+        assert load_for_resume(tmp_path / "missing", World(), refuse) is None
+        (tmp_path / "log.jsonl").write_text("{}")
+        assert load_for_resume(tmp_path, World(), refuse) is None
+        assert not holds_run(tmp_path)
+
+    def test_the_newest_comes_first_then_the_one_before_then_the_furthest_of_the_others(self, tmp_path: Path) -> None:
+        for name, step in (("last", 9), ("previous", 8), ("best", 3), ("epoch_0002", 4), ("best_0001_50.0000", 7)):
+            save_checkpoint(tmp_path / f"{name}.pt", state(step))
+        (tmp_path / "epoch_0009.pt").write_bytes(b"PK")
+        save_checkpoint(tmp_path / "mine.pt", state(99))  # none of a run's names
+        for name in ("last", "previous", "best_0001_50.0000", "epoch_0002", "best"):
+            said: list[str] = []
+            found = load_for_resume(tmp_path, World(), said.append)
+            assert found is not None
+            assert found[1] == tmp_path / f"{name}.pt"
+            assert step_of(found[1]) == found[0]["progress"]["global_step"]
+            assert bool(said) == (name != "last")
+            found[1].unlink()
+            found[1].mkdir()
+
+    def test_leftovers_of_killed_writers_are_removed_and_nothing_else(self, tmp_path: Path) -> None:
+        for name in (".last.pt.123.tmp", ".epoch_0001.pt.7.tmp", ".hidden.tmp", "my.last.pt.1.tmp"):
+            (tmp_path / name).write_text("x")
+        load_for_resume(tmp_path, World(), refuse)
+        assert sorted(os.listdir(tmp_path)) == [".hidden.tmp", "my.last.pt.1.tmp"]
+
+    def test_another_programs_file_is_passed_over(self, tmp_path: Path) -> None:
+        torch.save({"state_dict": {}}, tmp_path / "last.pt")
+        with pytest.raises(TinError, match=r"no checkpoint in .* can be resumed.*last\.pt is no training checkpoint"):
+            load_for_resume(tmp_path, World(), refuse)
+        save_checkpoint(tmp_path / "previous.pt", state(1))
+        said: list[str] = []
+        load_for_resume(tmp_path, World(), said.append)
+        assert said[0].startswith(f"passed over: {tmp_path}/last.pt is no training checkpoint")
+
+    def test_every_kind_of_damage_is_noticed_and_the_file_before_it_used(self, tmp_path: Path) -> None:
+        damage_and_look(tmp_path, rounds=4)
+
+    @pytest.mark.prove
+    def test_hundreds_of_damages_are_noticed_and_the_file_before_it_used(self, tmp_path: Path) -> None:
+        damage_and_look(tmp_path, rounds=100)
+
+
+def damage_and_look(folder: Path, rounds: int) -> None:
+    """Each round damages the same file in seven ways, at places of its own."""
+    random_ = random.Random(rounds)
+    last = folder / "last.pt"
+    save_checkpoint(folder / "previous.pt", state(1))
+    save_checkpoint(last, state(2))
+    whole = last.read_bytes()
+    size = len(whole)
+
+    def flipped(data: bytes, at: int) -> bytes:
+        return data[:at] + bytes([data[at] ^ random_.randint(1, 255)]) + data[at + 1 :]
+
+    def zeros() -> bytes:
+        while True:
+            at, length = random_.randrange(size), random_.randint(1, 600)
+            if any(whole[at : at + length]):  # what is zero already is not damaged by zeros
+                return whole[:at] + bytes(len(whole[at : at + length])) + whole[at + length :]
+
+    def swapped() -> bytes:
+        a, b = sorted(random_.sample(range(0, size - 64, 64), 2))
+        data = whole[:a] + whole[b : b + 64] + whole[a + 64 : b] + whole[a : a + 64] + whole[b + 64 :]
+        return data if data != whole else flipped(data, a)
+
+    for _ in range(rounds):
+        damages: list[bytes | None] = [
+            whole[: random_.randrange(1, size)],
+            whole[: size - random_.randint(1, 60)],  # the end alone
+            flipped(whole, random_.randrange(size)),
+            flipped(flipped(whole, random_.randrange(size)), random_.randrange(size)),
+            zeros(),
+            swapped(),
+            whole + bytes(random_.randint(1, 4096)),
+            bytes(size),
+            b"",
+            None,
+        ]
+        for number, data in enumerate(damages):
+            if data == whole:
+                continue  # two flips may undo each other
+            if last.is_dir():
+                last.rmdir()
+            last.unlink(missing_ok=True)
+            if data is None:
+                last.mkdir()
+            else:
+                last.write_bytes(data)
+            said: list[str] = []
+            found = load_for_resume(folder, World(), said.append)
+            assert found is not None, number
+            assert found[1].name == "previous.pt", number
+            assert found[0]["state_dict"]["w"].eq(1).all()
+            assert said[0].startswith(f"passed over: {last} "), said
+            assert said[1].startswith(f"using {folder}/previous.pt instead"), said
+
+
+def receive(rank: int, folder: str) -> None:
+    """Rank 1 has an empty folder: another machine."""
+    os.environ.update(
+        MASTER_ADDR="127.0.0.1", MASTER_PORT=Path(folder, "port").read_text(), RANK=str(rank), WORLD_SIZE="2"
+    )
+    world = World(rank, rank, 2)
+    work_dir = Path(folder, str(rank))
+    result: dict[str, Any] = {}
+    with process_group(world, torch.device("cpu"), timeout_s=60):
+        found = load_for_resume(work_dir, world, [].append)
+        assert found is not None
+        result["found"], result["name"] = found[0], found[1].name
+        result["strides"] = [tensor.stride() for tensor in found[0]["state_dict"].values()]
+        result["none"] = load_for_resume(work_dir / "none", world, [].append)
+        if rank == 0:
+            (work_dir / "last.pt").write_bytes(b"")
+        try:
+            load_for_resume(work_dir, world, [].append)
+        except TinError as error:
+            result["error"] = (type(error).__name__, str(error))
+    torch.save(result, work_dir / "result")
+
+
+@pytest.mark.slow
+def test_the_other_ranks_receive_what_rank_0_reads_and_fail_with_it(tmp_path: Path) -> None:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        (tmp_path / "port").write_text(str(sock.getsockname()[1]))
+    (tmp_path / "1").mkdir()
+    saved = state(3) | {"recipe": {"name": "x"}, "rng": {"python": (3, (1, 2), None)}}
+    saved["state_dict"] |= {
+        "conv": torch.randn(4, 3, 2, 2).to(memory_format=torch.channels_last),
+        "half": torch.randn(5).bfloat16(),
+        "flag": torch.tensor(True),
+        "empty": torch.zeros(0, 3),
+        "gaps": torch.arange(12.0).view(3, 4)[:, :2],
+    }
+    save_checkpoint(tmp_path / "0" / "last.pt", saved)
+    mp.spawn(receive, (str(tmp_path),), nprocs=2)  # type: ignore[no-untyped-call]
+    zero, one = (torch.load(tmp_path / str(rank) / "result") for rank in range(2))
+    for result in (zero, one):
+        assert result["name"] == "last.pt"
+        assert result["none"] is None
+        for name, tensor in saved["state_dict"].items():
+            assert torch.equal(result["found"]["state_dict"][name], tensor), name
+            assert result["found"]["state_dict"][name].dtype == tensor.dtype
+        assert {k: v for k, v in result["found"].items() if k != "state_dict"} == {
+            k: v for k, v in saved.items() if k != "state_dict"
+        }
+    assert zero["strides"][:-1] == one["strides"][:-1]
+    assert zero["error"][0] == "TinError"
+    assert "last.pt is empty" in zero["error"][1]
+    assert one["error"] == (PeerError.__name__, zero["error"][1])
