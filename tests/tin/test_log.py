@@ -221,7 +221,9 @@ def test_offsets_become_histograms_lines_and_a_picture_over_epochs(tmp_path: Pat
         shifts = probe.shifts()
         log.offsets(6 * epoch, epoch, shifts)
     log.close()
-    RunLog(tmp_path, 6, recipe()).offsets(12, 2, shifts)
+    resumed = RunLog(tmp_path, 6, recipe())
+    resumed.offsets(12, 2, shifts)
+    resumed.close()
     entries = [json.loads(line) for line in (tmp_path / "offsets.jsonl").read_text().splitlines()]
     assert [entry["epoch"] for entry in entries] == [1, 2, 2]
     block = entries[1]["blocks"]["layer2.1"]

@@ -19,9 +19,10 @@ import tin
 from tests.tin.clips import NUM_CLASSES, NUM_SEGMENTS, MemoryLoader
 from tests.tin.test_train import recipe
 from tin import evaluation
-from tin.models.inspect import OffsetProbe, learned_shifts
+from tin.models.inspect import BlockShift, OffsetProbe, learned_shifts
 from tin.monitoring.clips import MAX_CLIPS, MAX_SIDE, clip_tiles
 from tin.monitoring.confusion import confusion_counts, draw_confusion, most_confused
+from tin.monitoring.offsets import OffsetHistory
 from tin.monitoring.profiler import WAIT, WARM_UP, Profiler
 from tin.train.log import RunLog
 
@@ -193,3 +194,40 @@ class TestClipTiles:
     def test_what_is_not_finite_is_black(self, value: float, dtype: torch.dtype) -> None:
         frames: Any = torch.full((4, 3, 8, 8), value, dtype=dtype)
         assert not clip_tiles(frames, 4, (100.0, 100.0, 100.0), (50.0, 50.0, 50.0)).any()
+
+
+def shifts(seed: int) -> list[BlockShift]:
+    random = torch.Generator().manual_seed(seed)
+    return [
+        BlockShift(name, torch.rand(6, 2, generator=random) * 4 - 2, torch.ones(6, 4, 2))
+        for name in ("layer1.0", "layer1.1")
+    ]
+
+
+def test_the_picture_of_offsets_forgets_what_is_done_again(tmp_path: Path) -> None:
+    killed = OffsetHistory(tmp_path / "killed.jsonl", 0, pytest.fail)
+    for step, seed in ((6, 1), (12, 2), (18, 3)):
+        killed.add(step, step // 6, shifts(seed))
+    killed.close()
+    with (tmp_path / "killed.jsonl").open("a") as file:
+        file.write('{"epoch": 4, "glo')
+    resumed = OffsetHistory(
+        tmp_path / "killed.jsonl", 12, pytest.fail
+    )  # its checkpoint was written before the validation
+    whole = OffsetHistory(tmp_path / "whole.jsonl", 0, pytest.fail)
+    whole.add(6, 1, shifts(1))
+    for history in (resumed, whole):
+        history.add(12, 2, shifts(4))
+        history.add(18, 3, shifts(5))
+    assert np.array_equal(resumed.picture(), whole.picture())
+    whole.add(24, 4, shifts(6))
+    assert not np.array_equal(resumed.picture(), whole.picture())
+    for history in (resumed, whole):
+        history.close()
+    assert [json.loads(line)["epoch"] for line in (tmp_path / "killed.jsonl").read_text().splitlines()] == [
+        1,
+        2,
+        3,
+        2,
+        3,
+    ]

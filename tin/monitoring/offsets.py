@@ -49,7 +49,8 @@ class OffsetHistory:
             "blocks": {shift.name: _statistics(shift) for shift in shifts},
         }
         self._file.write((json.dumps(entry) + "\n").encode())
-        self._entries.append(entry)
+        # A run that was killed between a validation and its checkpoint validates again.
+        self._entries = [old for old in self._entries if old["global_step"] != global_step] + [entry]
 
     def picture(self) -> NDArray[np.uint8]:
         """Blocks from top to bottom, epochs from left to right: how far each looks, and how much that depends on the clip.
