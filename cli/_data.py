@@ -153,7 +153,7 @@ def make_loader(
         videos.list,
         videos.index,
         clip_spec(recipe, videos.list if training else None),
-        batch_size=recipe.train.batch_size,
+        batch_size=recipe.train.batch_size * (recipe.train.accumulate if training else 1),
         training=training,
         seed=seed,
         device=str(device),

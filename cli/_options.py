@@ -26,11 +26,33 @@ LIST_FORMAT = click.option(
 )  # fmt: skip
 
 
+def training_list_options(function: Function) -> Function:
+    """--dataset, --data, --train-list, --root: which videos to train on; and --recipe, which --dataset picks."""
+    for option in (
+        click.option("--recipe", "recipe_name", default=None, metavar="NAME|FILE",
+                     help="Recipe, instead of the data set's own."),
+        click.option("--root", type=EXISTING_FOLDER, default=None,
+                     help="Folder that the paths in the lists are relative to.  [default: the list's]"),
+        click.option("--train-list", type=EXISTING_FILE, default=None, help="Training list, instead of DATA/train.txt."),
+        click.option("--data", type=EXISTING_FOLDER, default=None,
+                     help="Folder with train.txt, val.txt and labels.txt.  [default: $TIN_DATA/DATASET, else data/DATASET]"),
+        click.option("--dataset", type=click.Choice(DATASETS), default=None,
+                     help="Data set; picks its recipe.  [default: motion]"),
+    ):  # fmt: skip
+        function = option(function)
+    return function
+
+
 def run_options(function: Function) -> Function:
     """--device, --amp, --workers: how the computing is done."""
+    workers = click.option("--workers", type=click.IntRange(0, 1024), default=None,
+                           help="Decoding processes of each process (CPU decoding).  [default: one a core]")  # fmt: skip
+    return device_options(workers(function))
+
+
+def device_options(function: Function) -> Function:
+    """--device, --amp: what computes."""
     for option in (
-        click.option("--workers", type=click.IntRange(0, 1024), default=None,
-                     help="Decoding processes of each process (CPU decoding).  [default: one a core]"),
         click.option("--amp", type=click.Choice(["off", "fp16", "bf16"]), default=None,
                      help="Mixed precision.  [default: the recipe's on a GPU, off on a CPU]"),
         click.option("--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda or cuda:N."),

@@ -2,58 +2,25 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from cli import _launch
-from cli._bad import bad_videos_listed, max_bad_option
+from cli import _launch, _training
+from cli._bad import max_bad_option
 from cli._data import find_list
 from cli._options import (
-    DATASETS,
     EXISTING_FILE,
-    EXISTING_FOLDER,
     amp_was_asked,
-    as_overrides,
     run_options,
-    set_option,
-    with_device_defaults,
+    training_list_options,
 )
-
-if TYPE_CHECKING:
-    from tin.recipes import Recipe
+from cli._recipe import recipe_options
 
 
 @click.command(short_help="Train a model on a data set.")
-@click.option(
-    "--dataset", type=click.Choice(DATASETS), default=None, help="Data set; picks its recipe.  [default: motion]"
-)
-@click.option(
-    "--data",
-    type=EXISTING_FOLDER,
-    default=None,
-    help="Folder with train.txt, val.txt and labels.txt.  [default: $TIN_DATA/DATASET, else data/DATASET]",
-)
-@click.option("--train-list", type=EXISTING_FILE, default=None, help="Training list, instead of DATA/train.txt.")
+@training_list_options
 @click.option("--val-list", type=EXISTING_FILE, default=None, help="Validation list, instead of DATA/val.txt.")
-@click.option(
-    "--root",
-    type=EXISTING_FOLDER,
-    default=None,
-    help="Folder that the paths in the lists are relative to.  [default: the list's]",
-)
-@click.option(
-    "--recipe", "recipe_name", default=None, metavar="NAME|FILE", help="Recipe, instead of the data set's own."
-)
-@click.option("--arch", default=None, metavar="NAME", help="{tin,tsm,tsn}_resnet{18,34,50,101}.")
-@click.option("--num-classes", type=click.IntRange(1), default=None, help="Classes of your own data set.")
-@click.option(
-    "--pretrained", default=None, metavar="imagenet|FILE|none", help="Weights to start from.  [default: the recipe's]"
-)
 @click.option(
     "--work-dir",
     type=click.Path(file_okay=False, path_type=Path),
@@ -64,22 +31,20 @@ if TYPE_CHECKING:
 @click.option(
     "--validate/--no-validate", default=True, show_default=True, help="Measure accuracy on the validation list."
 )
-@click.option("--epochs", type=click.IntRange(1), default=None, help="Epochs.")
-@click.option("--batch-size", type=click.IntRange(1), default=None, help="Clips of one process in one step.")
-@click.option(
-    "--lr", type=click.FloatRange(0, min_open=True), default=None, help="Learning rate for the recipe's base batch."
-)
-@click.option(
-    "--scale-lr/--no-scale-lr",
-    default=None,
-    help="Scale the rate with the global batch (linear scaling rule).  [default: the recipe's]",
-)
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Of every random choice.")
 @click.option("--deterministic", is_flag=True, help="Bit-identical results from run to run; may be slower.")
+@click.option(
+    "--profile",
+    "profile_steps",
+    type=click.IntRange(0),
+    default=0,
+    metavar="STEPS",
+    help="Trace so many of the first steps.",
+)
+@recipe_options
 @max_bad_option
 @run_options
 @_launch.launch_options
-@set_option
 def train(
     dataset: str | None,
     data: Path | None,
@@ -87,18 +52,12 @@ def train(
     val_list: Path | None,
     root: Path | None,
     recipe_name: str | None,
-    arch: str | None,
-    num_classes: int | None,
-    pretrained: str | None,
     work_dir: Path | None,
     resume: bool,
     validate: bool,
-    epochs: int | None,
-    batch_size: int | None,
-    lr: float | None,
-    scale_lr: bool | None,
     seed: int,
     deterministic: bool,
+    profile_steps: int,
     max_bad: float | None,
     device: str,
     amp: str | None,
@@ -121,21 +80,13 @@ def train(
 
     if launching.wanted:
         return _launch.launch(launching)
-    recipe = recipes.load(
-        recipe_name or dataset or "motion",
-        [
-            *overrides,
-            *as_overrides({
-                "model.arch": arch, "model.num_classes": num_classes, "model.pretrained": pretrained,
-                "schedule.epochs": epochs, "train.batch_size": batch_size, "optim.lr": lr, "train.amp": amp,
-                "train.scale_lr": None if scale_lr is None else str(scale_lr).lower(),
-            }),
-        ],
-    )  # fmt: skip
+    if amp is not None:
+        overrides = (*overrides, f"train.amp={amp}")
+    recipe = recipes.load(recipe_name or dataset or "motion", overrides)
     train_path = train_list or find_list(dataset or recipe.dataset, "train", data)
     beside = val_list or (train_list.parent / "val.txt" if train_list else None)
-    _run(
-        _Request(
+    _training.run(
+        _training.Request(
             recipe=recipe,
             train_list=train_path,
             val_list=(beside or find_list(dataset or recipe.dataset, "val", data)) if validate else None,
@@ -144,6 +95,8 @@ def train(
             resume=resume,
             seed=seed,
             deterministic=deterministic,
+            profile_steps=profile_steps,
+            timeout_s=launching.timeout,
             max_bad=max_bad,
             device=device,
             amp_was_asked=amp_was_asked(amp, overrides),
@@ -151,120 +104,3 @@ def train(
         )
     )
     return 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Request:
-    recipe: Recipe
-    train_list: Path
-    val_list: Path | None
-    root: Path | None
-    work_dir: Path
-    resume: bool
-    seed: int
-    deterministic: bool
-    max_bad: float | None
-    device: str
-    amp_was_asked: bool
-    workers: int | None
-
-
-def _run(request: _Request) -> None:
-    import torch
-
-    from cli._data import make_loader, open_lists
-    from cli.console import TrainingConsole, format_metrics
-    from pipelines.reversals import read_reversals
-    from tin import build_model
-    from tin.allocator import keep_freed_memory
-    from tin.checkpoints import load_state
-    from tin.distributed import process_group, resolve_device, world_from_environment
-    from tin.errors import TinError
-    from tin.train import Interrupted, Trainer
-    from tin.weights import load_pretrained
-
-    world = world_from_environment()
-    device = resolve_device(request.device, world)
-    if device.type == "cpu":
-        keep_freed_memory()
-    recipe = with_device_defaults(request.recipe, device, request.amp_was_asked)
-    last = request.work_dir / "last.pt"
-    if last.exists() and not request.resume:
-        raise TinError(
-            f"{request.work_dir} already holds a run: --resume goes on with it; or choose another --work-dir"
-        )
-    state = load_state(last) if last.exists() else None
-    torch.backends.cudnn.benchmark = not request.deterministic
-    torch.use_deterministic_algorithms(request.deterministic)
-    torch.manual_seed(request.seed)  # of the weights: the same on every rank
-    model = build_model(**recipe.model.model_dump(exclude={"pretrained"}))
-
-    with ExitStack() as stack:
-        stack.enter_context(process_group(world, device))
-        stack.enter_context(bad_videos_listed(world))
-        reporter = stack.enter_context(TrainingConsole())
-        paths = [request.train_list, *([request.val_list] if request.val_list else [])]
-        train_videos, *rest = open_lists(paths, request.root, recipe, world, labelled=True)
-        val_videos = rest[0] if rest else None
-        loaders = [
-            stack.enter_context(
-                make_loader(
-                    videos, recipe, training=videos is train_videos, device=device, world=world, seed=request.seed,
-                    workers=request.workers, max_bad=request.max_bad,
-                )
-            )
-            for videos in (train_videos, *rest)
-        ]  # fmt: skip
-        request.work_dir.mkdir(parents=True, exist_ok=True)
-        if world.is_main:
-            (request.work_dir / "recipe.json").write_text(recipe.model_dump_json(indent=1) + "\n", encoding="utf-8")
-            reporter.message(
-                describe_run(recipe, world.size, str(device), len(train_videos), len(val_videos or ()), len(loaders[0]))
-            )
-        if state is None and recipe.model.pretrained:
-            loaded = load_pretrained(model, recipe.model.pretrained)
-            if world.is_main:
-                reporter.message(str(loaded))
-        lists = {split: str(path.resolve()) for split, path in zip(("train", "val"), paths, strict=False)}
-        if request.root:
-            lists["root"] = str(request.root.resolve())
-        trainer = Trainer(
-            model, recipe, loaders[0], request.work_dir,
-            val_loader=loaders[1] if val_videos else None, val_videos=len(val_videos or ()), device=device, world=world,
-            seed=request.seed, label_names=train_videos.list.labels, lists=lists, reversals=read_reversals(request.train_list),
-            reporter=reporter,
-        )  # fmt: skip
-        if state is not None:
-            trainer.resume(state, last)
-        if world.is_main and request.resume:
-            at = f"epoch {trainer.progress.epoch + 1}, step {trainer.progress.step + 1}"
-            reporter.message(f"going on from {last} at {at}" if state else f"no {last} to go on from: a new run")
-        try:
-            result = trainer.fit()
-        except Interrupted as interrupted:
-            click.echo(str(interrupted), err=True)
-            raise click.exceptions.Exit(interrupted.exit_status) from None
-        if world.is_main:
-            reporter.message(
-                f"trained in {timedelta(seconds=round(result.seconds))}; best: {format_metrics(result.best) or 'not validated'}"
-            )
-            reporter.message(f"watch the curves: tensorboard --logdir {request.work_dir}")
-
-
-def describe_run(recipe: Recipe, world_size: int, device: str, train_videos: int, val_videos: int, steps: int) -> str:
-    """What is about to happen, in three lines."""
-    from tin import ops
-    from tin.train import scaled_lr
-
-    batch = recipe.train.batch_size * world_size
-    lr = scaled_lr(recipe, world_size)
-    if lr == recipe.optim.lr:
-        rate = f"lr {lr:.4g}"
-    else:
-        rate = f"lr {lr:.4g} = {recipe.optim.lr:g} · {batch} / {recipe.train.base_batch} (linear scaling; --no-scale-lr to stop it)"
-    return (
-        f"{recipe.name}: {recipe.model.arch}, {recipe.model.num_classes} classes, {recipe.model.num_segments} segments of "
-        f"{recipe.data.input_size}×{recipe.data.input_size}; op: {getattr(ops.backend(), device.partition(':')[0])}\n"
-        f"{train_videos} training and {val_videos} validation videos; {recipe.schedule.epochs} epochs of {steps} steps of {batch} clips\n"
-        f"{world_size} process{'es' if world_size > 1 else ''} on {device}, amp {recipe.train.amp}, {rate}"
-    )

@@ -33,11 +33,15 @@ class MemoryLoader:
     _epoch: int = 0
     _start: int = 0
 
+    @property
+    def steps_left(self) -> int:
+        return len(self) - self._start
+
     def __len__(self) -> int:
         return self.videos // self.batch_size if self.training else -(-self.videos // self.batch_size)
 
-    def set_epoch(self, epoch: int, start_step: int = 0) -> None:
-        self._epoch, self._start = epoch, start_step
+    def set_epoch(self, epoch: int, *, start_sample: int = 0) -> None:
+        self._epoch, self._start = epoch, start_sample // self.batch_size
 
     def __iter__(self) -> Iterator[Clips]:
         order = np.random.default_rng(self._epoch).permutation(self.videos) if self.training else np.arange(self.videos)

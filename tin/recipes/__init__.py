@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from tin.recipes.load import DATASET_RECIPES, available, from_dict, load
-from tin.recipes.schema import DataSettings, ModelSettings, OptimSettings, Recipe, ScheduleSettings, TrainSettings
+from tin.recipes.schema import (
+    CheckpointSettings,
+    DataSettings,
+    ModelSettings,
+    OptimSettings,
+    Recipe,
+    ScheduleSettings,
+    TrainSettings,
+)
 
 __all__ = [
     "DATASET_RECIPES",
+    "CheckpointSettings",
     "DataSettings",
     "ModelSettings",
     "OptimSettings",

@@ -109,8 +109,10 @@ class DataSettings(_Settings):
 
 
 class OptimSettings(_Settings):
-    """SGD and its parameter groups (`tin.train.parameter_groups`)."""
+    """The optimiser and its parameter groups (`tin.train.parameter_groups`), and the loss."""
 
+    kind: Literal["sgd", "apex-sgd", "lamb"] = "sgd"
+    """`sgd` is PyTorch's, fused; `apex-sgd` and `lamb` are FusedSGD and FusedLAMB of NVIDIA apex."""
     lr: Positive
     """Learning rate for a global batch of `train.base_batch` clips."""
     momentum: float = Field(default=0.9, ge=0.0, lt=1.0)
@@ -123,6 +125,14 @@ class OptimSettings(_Settings):
     starts anew on a pretrained network; a network trained from scratch does better without."""
     partial_bn: bool = False
     """Keep the statistics and weights of every BatchNorm but the first as they are (the authors' script)."""
+    label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Part of the target that is spread evenly over all classes (Szegedy et al. 2016)."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> OptimSettings:
+        if self.nesterov and (self.momentum == 0 or self.kind == "lamb"):
+            raise ValueError("nesterov belongs to SGD with momentum: set nesterov = false or give a momentum")
+        return self
 
 
 class ScheduleSettings(_Settings):
@@ -156,11 +166,13 @@ class TrainSettings(_Settings):
     """The training loop (`tin.train.Trainer`)."""
 
     batch_size: int = Field(default=6, ge=1, le=65_536)
-    """Clips of one process in one step."""
+    """Clips of one process in one forward pass."""
+    accumulate: int = Field(default=1, ge=1, le=4096)
+    """Forward passes whose gradients make one step: the batch of k · batch_size clips in the memory of batch_size."""
     base_batch: int = Field(default=48, ge=1)
     """Global batch that `optim.lr` was chosen for; see `scale_lr`."""
     scale_lr: bool = True
-    """Linear scaling rule: lr · (world size · batch_size) / base_batch."""
+    """Linear scaling rule: lr · (world size · batch_size · accumulate) / base_batch."""
     validate_every: int = Field(default=5, ge=1)
     """Epochs between validations; the last epoch is always validated."""
     amp: Literal["off", "fp16", "bf16"] = "fp16"
@@ -172,12 +184,38 @@ class TrainSettings(_Settings):
     """Part of the steps that mixup and cutmix take."""
     log_every: int = Field(default=20, ge=1)
     """Steps between two reads of the loss, log lines and TensorBoard points."""
+    ema: float | None = Field(default=None, gt=0.0, lt=1.0)
+    """Decay of an exponential moving average of the weights (0.9999 is usual), which is validated and saved; None keeps none."""
+    max_skipped: int = Field(default=10, ge=0)
+    """Steps that may be left out because their loss or gradients were not finite before the run stops."""
+    sync_bn: bool = False
+    """BatchNorm statistics over the batches of all processes (`torch.nn.SyncBatchNorm`; GPUs only)."""
+    compile: bool = False
+    """Run the network through `torch.compile`."""
+    static_graph: bool = True
+    """Tell DDP that every step uses the same parameters in the same order, so that it can plan its exchange; without effect
+    where gradients are accumulated, or on three processes or more with --deterministic."""
+    grad_compression: Literal["none", "bf16"] = "none"
+    """Exchange gradients between processes as they are or in bfloat16, half the bytes."""
+    tf32: bool = True
+    """Float32 convolutions and products may use TensorFloat-32 on GPUs that have it."""
 
     @model_validator(mode="after")
     def _clips_to_mix(self) -> TrainSettings:
         if (self.mixup or self.cutmix) and self.batch_size < 2:
             raise ValueError("mixup and cutmix mix clips of a batch: batch_size must be at least 2")
         return self
+
+
+class CheckpointSettings(_Settings):
+    """Which checkpoints a run keeps beside `last.pt` and `best.pt` (`tin.train.CheckpointKeeper`)."""
+
+    every_epochs: int = Field(default=0, ge=0)
+    """Keep the state after every so many epochs; 0 keeps none."""
+    every_minutes: Positive | None = 10.0
+    """Write `last.pt` within an epoch, too, when so much time has passed; None writes it at the end of epochs alone."""
+    keep_top: int = Field(default=1, ge=1, le=1000)
+    """How many of the best validated states to keep; 1 is `best.pt` alone."""
 
 
 class Recipe(_Settings):
@@ -191,3 +229,4 @@ class Recipe(_Settings):
     optim: OptimSettings
     schedule: ScheduleSettings
     train: TrainSettings = TrainSettings()
+    checkpoint: CheckpointSettings = CheckpointSettings()

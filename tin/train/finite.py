@@ -21,7 +21,7 @@ from tin.errors import PeerError, TinError
 FILE = "nonfinite.json"
 """In the run's folder: the evidence."""
 
-_MOST_STEPS = 1000  # kept between two drains; about 1.3 MB on the device for a ResNet-50
+_MOST_STEPS = 1000  # kept between two drains; about 2 MB on the device for a ResNet-50
 _MOST_EVENTS = 1000  # kept in the file, over all resumed runs
 _MOST_NAMES = 20  # parameters named an event
 

@@ -2,79 +2,40 @@
 
 from __future__ import annotations
 
-import math
-import signal
 import time
-import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
-from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from tin import evaluation
-from tin.checkpoints import save_checkpoint
-from tin.distributed import World, barrier, check_failures, gather_objects, sum_over_ranks
+from tin.distributed import (
+    World,
+    check_equal_weights,
+    check_failures,
+    gather_objects,
+    raise_together,
+    shrink_timeout,
+)
 from tin.errors import TinError
+from tin.models.inspect import OffsetProbe
+from tin.monitoring import Profiler
 from tin.recipes import Recipe
-from tin.train.amp import autocast
+from tin.train.finite import FiniteGuard
+from tin.train.keeper import LAST, CheckpointKeeper
 from tin.train.log import RunLog
-from tin.train.meter import Meter, memory_mb
-from tin.train.mix import mix_clips
-from tin.train.optim import build_optimizer, freeze_partial_bn
+from tin.train.meter import StepMeter, gpu_utilisation, memory_mb
 from tin.train.progress import NullReporter, Reporter, StepReport
-from tin.train.schedule import lr_factor
+from tin.train.run import EpochLoader, Interrupted, Progress, TrainResult
 from tin.train.state import restore, snapshot
+from tin.train.step import TrainStep
+from tin.train.stop import StopRequest
 
-
-class EpochLoader(Protocol):
-    """What the loop asks of a loader (`pipelines.Loader` is one)."""
-
-    def __len__(self) -> int: ...
-
-    def __iter__(self) -> Iterator[Any]: ...
-
-    def set_epoch(self, epoch: int, start_step: int = 0) -> None: ...
-
-
-class Interrupted(Exception):
-    """A signal ended the run after a finished, saved step."""
-
-    def __init__(self, signum: int, checkpoint: Path) -> None:
-        super().__init__(
-            f"interrupted by {signal.Signals(signum).name}; state saved in {checkpoint}, --resume goes on from there"
-        )
-        self.exit_status = 128 + signum
-
-
-@dataclass
-class Progress:
-    """Where a run stands; part of every checkpoint."""
-
-    epoch: int = 0
-    """Epochs finished."""
-    step: int = 0
-    """Steps done in the running epoch."""
-    global_step: int = 0
-    best: dict[str, float] = field(default_factory=dict)
-    """Metrics of the best validation, by top-1, with its epoch."""
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """How a run ended."""
-
-    epochs: int
-    metrics: Mapping[str, float]
-    """Of the last validation; empty without one."""
-    best: Mapping[str, float]
-    seconds: float
+PROBED_CLIPS = 64
+"""Validation clips whose offsets are looked at."""
 
 
 class Trainer:
@@ -83,20 +44,23 @@ class Trainer:
     Args:
         model: on the CPU or already on `device`, weights loaded.
         recipe: decides everything not named here.
-        train_loader: batches of this process; `len`, iteration, `set_epoch(epoch, start_step)` (`pipelines.Loader`).
-        work_dir: receives `last.pt`, `best.pt`, `log.jsonl`, `tensorboard/`.
+        train_loader: batches of this process.
+        work_dir: receives the checkpoints (`tin.train.keeper`) and the record (`tin.train.log`).
         val_loader: evaluation batches of this process; None trains without validation.
         val_videos: length of the whole validation list.
         device: where to train.
         world: this process among those of the run; the process group must exist (`tin.distributed.process_group`).
         seed: of everything random in the network; the loader has its own copy.
         label_names, lists: stored in checkpoints: names of the classes, and the files of the "train" and "val" lists.
+        name_of: the name of a training video by its position, for the record.
         reversals: class → class of the reversed video, for `time_order_accuracy`.
         reporter: told what happens, on the main process.
+        timeout_s: longest wait of a process for the others, from the second step on.
+        profile_steps: steps of this run to profile, on the main process; 0 for none.
 
     Raises:
-        TinError: the loss becomes NaN or infinite; a checkpoint to resume does not fit.
-        Interrupted: after SIGINT or SIGTERM, when the running step is finished and saved.
+        TinError: numbers keep going wrong; the last checkpoint cannot be written, or one to resume does not fit.
+        Interrupted: after SIGINT, SIGTERM, SIGUSR1 or SIGHUP, when the running step is finished and saved.
     """
 
     def __init__(
@@ -113,8 +77,11 @@ class Trainer:
         seed: int = 0,
         label_names: Sequence[str] | None = None,
         lists: Mapping[str, str] | None = None,
+        name_of: Callable[[int], str] | None = None,
         reversals: Mapping[int, int] | None = None,
         reporter: Reporter | None = None,
+        timeout_s: float = 600.0,
+        profile_steps: int = 0,
     ) -> None:
         self.recipe = recipe
         self.device = torch.device(device)
@@ -127,62 +94,70 @@ class Trainer:
         self.reporter = reporter if reporter and self.world.is_main else NullReporter()
         self.train_loader, self.val_loader, self.val_videos = train_loader, val_loader, val_videos
         self.steps_per_epoch = len(train_loader)
-
-        self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if recipe.optim.partial_bn:
-            freeze_partial_bn(self.model)
-        self.lr = scaled_lr(recipe, self.world.size)
-        self.optimizer = build_optimizer(self.model, recipe.optim, self.lr)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.train.amp == "fp16")
         self.progress = Progress()
-        self._parallel = self._wrap()
-        self._signal: int | None = None
-        self._failed = 0.0  # videos that could not be used, summed over ranks, when last looked at
+        self.step = TrainStep(
+            model, recipe, lr=scaled_lr(recipe, self.world.size), steps_per_epoch=self.steps_per_epoch,
+            device=self.device, world=self.world, seed=seed,
+        )  # fmt: skip
+        self.model = self.step.model
+        self._name_of, self._timeout_s, self._profile_steps = name_of, timeout_s, profile_steps
+        self._guard = FiniteGuard(recipe.train.max_skipped, self.step.names, work_dir, name_of)
+        self._log: RunLog | None = None
+        self._keeper: CheckpointKeeper | None = None
+        self._first_step = True
+        self._failed, self._bad_videos = (
+            0.0,
+            0,
+        )  # what could not be used when last looked at: over ranks, each video once
 
     def fit(self) -> TrainResult:
         """Train from where `progress` stands to the last epoch of the recipe."""
         started = time.perf_counter()
         metrics: dict[str, float] = {}
-        log = RunLog(self.work_dir, self.progress.global_step) if self.world.is_main else None
-        epochs = self.recipe.schedule.epochs
-        try:
-            with self._catching_signals():
-                while self.progress.epoch < epochs:
-                    self._train_epoch(log)
-                    self.progress.epoch += 1
-                    self.progress.step = 0
-                    due = self.progress.epoch % self.recipe.train.validate_every == 0 or self.progress.epoch == epochs
-                    self._average_norm_statistics()
-                    if due and self.val_loader is not None:
-                        metrics = self._validate(log)
-                    else:
-                        self._save("last.pt")
-        finally:
-            if log:
-                log.close()
-        return TrainResult(epochs, metrics, dict(self.progress.best), time.perf_counter() - started)
+        with ExitStack() as stack:
+            stack.enter_context(self._recording())
+            steps = self._profile_steps if self.world.is_main else 0
+            self._profiler = stack.enter_context(Profiler(steps, self.work_dir, say=self.reporter.message))
+            self._signals = stack.enter_context(StopRequest(self.world, self.reporter.message))
+            while self.progress.epoch < self.recipe.schedule.epochs:
+                self._train_epoch()
+                metrics = self._end_epoch() or metrics
+            self._all_written()
+            if self._log:
+                self._log.finish(self.progress.global_step, self.progress.best)
+        return TrainResult(self.progress.epoch, metrics, dict(self.progress.best), time.perf_counter() - started)
 
     def resume(self, state: Mapping[str, Any], source: Path) -> None:
-        """Continue a checkpoint of this class at its very next step.
+        """Continue a checkpoint of this class at the very next clip of its epoch, whatever the number of processes is now.
+
+        Where the training list, the seed or the way of sampling is another, the running epoch begins anew.
 
         Raises:
             TinError: it is no training checkpoint, or of another model or schedule.
         """
-        self.progress = Progress(
-            **restore(state, source, self.recipe, self.model, self.optimizer, self.scaler, self._global_batch)
-        )
-        self._parallel = self._wrap()
+        values = restore(
+            state, source, self.recipe, self.model, self.step.optimizer, self.step.scaler, self._global_batch,
+            ema=self.step.ema, world=self.world,
+        )  # fmt: skip
+        values.setdefault("samples", values["step"] * self._global_batch)
+        self.progress = Progress(**values)
+        if self.progress.samples and not self._same_order(state.get("loader")):
+            self.progress.samples = 0
+            self.reporter.message(
+                f"the order of clips is not that of {source} (another list, seed or sampling): epoch {self.progress.epoch + 1} "
+                f"begins anew"
+            )
+        self.progress.step = self.progress.samples // self._global_batch
 
     # ---- one epoch -----------------------------------------------------------------------------------------------------------
 
-    def _train_epoch(self, log: RunLog | None) -> None:
-        progress, settings = self.progress, self.recipe.train
-        self._parallel.train()
-        if self.recipe.optim.partial_bn:
-            freeze_partial_bn(self.model)
-        self.train_loader.set_epoch(progress.epoch, start_step=progress.step)
-        self.reporter.epoch_start(progress.epoch + 1, self.recipe.schedule.epochs, progress.step, self.steps_per_epoch)
-        meter = Meter(self.device)
+    def _train_epoch(self) -> None:
+        progress, every = self.progress, self.recipe.train.log_every
+        self.step.train_mode()
+        self.train_loader.set_epoch(progress.epoch, start_sample=progress.samples)
+        last = progress.step + self.train_loader.steps_left
+        self.reporter.epoch_start(progress.epoch + 1, self.recipe.schedule.epochs, progress.step, last)
+        meter = StepMeter(self.device)
         batches = iter(self.train_loader)
         while True:
             waiting = time.perf_counter()
@@ -191,99 +166,128 @@ class Trainer:
             if batch is None:
                 break
             self._train_step(batch, meter)
-            progress.step += 1
-            progress.global_step += 1
-            self.reporter.step(progress.step)
-            if progress.global_step % settings.log_every == 0 or progress.step == self.steps_per_epoch:
-                self._report(meter, log)
-                meter = Meter(self.device)
-            elif self.world.size == 1 and self._signal:
-                self._stop()
-        if progress.step != self.steps_per_epoch:
-            raise TinError(
-                f"the loader gave {progress.step} of {self.steps_per_epoch} steps in epoch {progress.epoch + 1}"
-            )
+            signum = self._signals.poll(settle=progress.step == last)
+            if signum or progress.step == last or progress.global_step % every == 0 or self._guard.full:
+                self._report(meter, last)
+                meter = StepMeter(self.device)
+            if signum:
+                self._save()
+                self._interrupt(signum)
+            if self._keeper and self._keeper.minutes_due():
+                self._save()
+        if progress.step != last:
+            raise TinError(f"the loader gave {progress.step} of {last} steps in epoch {progress.epoch + 1}")
 
-    def _train_step(self, batch: Any, meter: Meter) -> None:
-        factor = lr_factor(self.recipe.schedule, self.progress.global_step, self.steps_per_epoch)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.lr * group["lr_mult"] * factor
-        # Dropout is a function of (seed, step, rank), so a resumed run draws what the uninterrupted one would have.
-        torch.manual_seed((self.seed * 1_000_003 + self.progress.global_step) * 4096 + self.world.rank)
-        frames, targets, labels = self._mixed(batch)
-        with self._autocast():
-            logits = self._parallel(frames)
-            loss = F.cross_entropy(logits.float(), targets)
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
-        norm = None
-        if self.recipe.optim.clip_norm is not None:
-            self.scaler.unscale_(self.optimizer)
-            norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.optim.clip_norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        meter.add(loss.detach(), logits.detach(), labels, norm)
-
-    def _mixed(self, batch: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Frames, targets of the loss, and labels to count accuracy against."""
-        settings = self.recipe.train
-        if not (settings.mixup or settings.cutmix):
-            return batch.frames, batch.labels, batch.labels
-        mixed = mix_clips(
-            batch.frames, batch.labels, self.recipe.model.num_classes,
-            mixup=settings.mixup, cutmix=settings.cutmix, probability=settings.mix_probability,
-            seed=self.seed, step=self.progress.global_step, rank=self.world.rank,
+    def _train_step(self, batch: Any, meter: StepMeter) -> None:
+        progress = self.progress
+        position = progress.epoch * self.steps_per_epoch + progress.samples / self._global_batch
+        outcome = self.step(batch, position=position, global_step=progress.global_step)
+        self._guard.record(
+            epoch=progress.epoch + 1, step=progress.step + 1, global_step=progress.global_step, ids=batch.ids,
+            loss=outcome.loss, grad_norm=outcome.grad_norm, skip=outcome.skipped, scale=outcome.scale,
+            per_parameter_norms=outcome.parameter_norms,
         )  # fmt: skip
-        return mixed.frames, mixed.targets, mixed.labels
+        meter.add(outcome)
+        if self._log and progress.step == 0:
+            names = [self._name_of(int(number)) for number in batch.ids] if self._name_of else None
+            self._log.clips(progress.global_step, batch.frames, batch.labels, names)
+        progress.step += 1
+        progress.samples += self._global_batch
+        progress.global_step += 1
+        self.reporter.step(progress.step)
+        self._profiler.step()
+        if self._first_step:
+            self._first_step = False
+            shrink_timeout(self.world, self._timeout_s)
 
-    def _report(self, meter: Meter, log: RunLog | None) -> None:
+    def _report(self, meter: StepMeter, last: int) -> None:
         """Read the averages (the one place that waits for the device), check them, tell everybody."""
-        progress, schedule = self.progress, self.recipe.schedule
+        progress, epochs = self.progress, self.recipe.schedule.epochs
         failures = getattr(self.train_loader, "failures", ())
-        own = [float(meter.clips), 1.0 if self._signal else 0.0, float(len(failures))]
-        totals = torch.cat([meter.sums, torch.tensor(own, device=self.device, dtype=torch.float64)])
-        loss_sum, hits, clips, stops, failed = sum_over_ranks(totals, self.world).tolist()
+        averages, (failed,) = meter.read(self.world, float(len(failures)))
+        progress.skipped += averages.skipped
+        for event in self._guard.drain(self.world):
+            if not event.backing_off:
+                self.reporter.message(
+                    f"epoch {event.epoch}, step {event.step}: the loss or a gradient was not finite, so the step was left out "
+                    f"({self._guard.counted} of at most {self.recipe.train.max_skipped}); see nonfinite.json"
+                )
         if failed != self._failed:
             self._failed = failed
-            parts = gather_objects(list(failures), self.world)
-            check_failures(self.train_loader, [failure for part in parts for failure in part], self.world)
-        seconds = time.perf_counter() - meter.started
-        loss = loss_sum / clips
-        left = schedule.epochs * self.steps_per_epoch - progress.global_step
+            everywhere = [failure for part in gather_objects(list(failures), self.world) for failure in part]
+            check_failures(self.train_loader, everywhere, self.world)
+            self._bad_videos = len({failure.id for failure in everywhere})
+        if self._log is None:
+            return
+        groups = self.step.optimizer.param_groups
+        left = (epochs - progress.epoch) * self.steps_per_epoch - progress.step
         report = StepReport(
             epoch=progress.epoch + 1,
-            epochs=schedule.epochs,
+            epochs=epochs,
             step=progress.step,
-            steps=self.steps_per_epoch,
-            loss=loss,
-            top1=hits / clips,
-            lr=self.optimizer.param_groups[0]["lr"] / self.optimizer.param_groups[0]["lr_mult"],
-            clips_per_second=clips / seconds,
-            data_wait=meter.wait / seconds,
-            grad_norm=None if meter.norm is None else float(meter.norm),
+            steps=last,
+            loss=averages.loss,
+            top1=averages.top1,
+            top5=averages.top5 if self.recipe.model.num_classes > 5 else None,
+            lr=groups[0]["lr"] / groups[0]["lr_mult"],
+            lrs={group["name"]: group["lr"] for group in groups},
+            clips_per_second=averages.clips / averages.seconds,
+            data_wait=averages.data_wait,
+            grad_norm=averages.grad_norm,
+            scale=averages.scale,
             memory_mb=memory_mb(self.device),
-            eta_s=left * seconds / meter.steps,
+            gpu_utilisation=gpu_utilisation(self.device),
+            eta_s=left * averages.seconds / meter.steps,
+            updates=progress.global_step - progress.skipped,
+            skipped=progress.skipped,
+            bad_videos=self._bad_videos,
         )
-        if not math.isfinite(loss):
-            raise TinError(
-                f"the loss is {loss} at epoch {report.epoch}, step {report.step}: lower optim.lr, add warm-up "
-                f"(schedule.warmup_epochs) or use --amp bf16; {self.work_dir / 'last.pt'} holds the last good epoch"
-            )
-        if log:
-            log.step(progress.global_step, report, {g["name"]: g["lr"] for g in self.optimizer.param_groups})
+        self._log.step(progress.global_step, report)
         self.reporter.report(report)
-        if stops:
-            self._signal = self._signal or int(signal.SIGTERM)
-            self._stop()
 
     # ---- validation and checkpoints ------------------------------------------------------------------------------------------
 
-    def _validate(self, log: RunLog | None) -> dict[str, float]:
-        assert self.val_loader is not None
-        epoch = self.progress.epoch
-        scores = evaluation.evaluate(
-            self.model, self.val_loader, self.val_videos, autocast=self._autocast, world=self.world
-        )
+    def _end_epoch(self) -> dict[str, float] | None:
+        """Validate when it is time, and save. Returns the metrics of a validation."""
+        progress, epochs = self.progress, self.recipe.schedule.epochs
+        check_equal_weights(self.model, self.world)
+        epoch = progress.epoch + 1
+        metrics = None
+        if self.val_loader is not None and (epoch % self.recipe.train.validate_every == 0 or epoch == epochs):
+            self._save()  # a run that ends while it validates goes on with the validation
+            metrics = self._validate(self.val_loader, epoch)
+        progress.epoch, progress.step, progress.samples = epoch, 0, 0
+        if self._keeper and metrics:
+            self._keeper.validated(epoch, metrics, self._state())
+        elif self._keeper:
+            self._keeper.epoch_done(epoch, self._state())
+        return metrics
+
+    def _validate(self, loader: Iterable[Any], epoch: int) -> dict[str, float]:
+        """Metrics of the averaged weights where there are any, else of the weights."""
+        done, share = 0, -(-self.val_videos // self.world.size)
+
+        def scored(videos: int) -> None:
+            nonlocal done
+            done += videos
+            self.reporter.validating(done, share)
+            if self._signals.noted:
+                raise _Noted
+
+        ema = self.step.ema
+        probed = OffsetProbe(self.model, PROBED_CLIPS) if self._log else nullcontext()
+        try:
+            with ema.applied() if ema else nullcontext(), probed as probe:
+                scores = evaluation.evaluate(
+                    self.model, loader, self.val_videos, autocast=self.step.autocast, world=self.world, on_batch=scored
+                )
+        except Exception:
+            signum = self._signals.poll(
+                settle=True
+            )  # all ranks are here together: one of them may have been told to stop
+            if signum:
+                self._interrupt(signum)
+            raise
         if not scores.labelled:
             raise TinError("no validation video could be scored with a label: check the validation list")
         metrics = evaluation.compute(evaluation.METRICS, scores.scores, scores.labels, reversals=self.reversals)
@@ -291,77 +295,80 @@ class Trainer:
         best = metrics["top1_acc"] > self.progress.best.get("top1_acc", -1.0)
         if best:
             self.progress.best = {**metrics, "epoch": float(epoch)}
-        if log:
-            log.validation(self.progress.global_step, epoch, metrics)
-            log.flush()
+        if self._log:
+            self._log.validation(self.progress.global_step, epoch, metrics, scores)
+            if probe:
+                self._log.offsets(self.progress.global_step, epoch, probe.shifts())
+            self._log.flush()
         self.reporter.validation(epoch, metrics, best)
-        self._save("last.pt", *(["best.pt"] if best else []))
         return metrics
 
-    def _save(self, *names: str) -> None:
-        if self.world.is_main:
-            state = snapshot(
-                self.recipe, self.model, self.optimizer, self.scaler, vars(self.progress), self._global_batch,
-                seed=self.seed, label_names=self.label_names, lists=self.lists,
-            )  # fmt: skip
-            for name in names:
-                save_checkpoint(self.work_dir / name, state)
-        barrier(self.world)
+    def _state(self) -> dict[str, Any]:
+        step, loader = self.step, self.train_loader
+        return snapshot(
+            self.recipe, self.model, step.optimizer, step.scaler, vars(self.progress), self._global_batch,
+            seed=self.seed, label_names=self.label_names, lists=self.lists, ema=step.ema, world_size=self.world.size,
+            loader=loader.state_dict() if hasattr(loader, "state_dict") else None,
+        )  # fmt: skip
 
-    def _stop(self) -> None:
-        assert self._signal is not None
-        self._average_norm_statistics()
-        self._save("last.pt")
-        raise Interrupted(self._signal, self.work_dir / "last.pt")
+    def _save(self) -> None:
+        if self._keeper:
+            self._keeper.save(self._state())
 
-    def _average_norm_statistics(self) -> None:
-        """Give every rank the mean of all ranks' BatchNorm statistics; between validations each keeps its own."""
-        if self.world.size == 1:
+    def _all_written(self) -> None:
+        """Wait until what was saved is on the disk, all ranks together: the launcher ends them with the first that goes."""
+        problem: Exception | None = None
+        if self._keeper:
+            try:
+                self._keeper.finish()
+            except TinError as error:
+                problem = error
+        raise_together(problem, self.world)
+
+    def _interrupt(self, signum: int) -> None:
+        self._all_written()
+        raise Interrupted(signum, self.work_dir / LAST)
+
+    @contextmanager
+    def _recording(self) -> Iterator[None]:
+        """The main process's record and checkpoints, complete on the disk afterwards however the run ends."""
+        if not self.world.is_main:
+            yield
             return
-        for buffer in self.model.buffers():
-            if buffer.is_floating_point():
-                sum_over_ranks(buffer, self.world).div_(self.world.size)
+        self._log = RunLog(
+            self.work_dir, self.progress.global_step, self.recipe,
+            label_names=self.label_names, world_size=self.world.size, warn=self.reporter.message,
+        )  # fmt: skip
+        self._keeper = CheckpointKeeper(self.work_dir, self.recipe.checkpoint, self.reporter.message)
+        try:
+            yield
+        finally:
+            self._log.close()
+            self._keeper.finish()
 
     # ---- parts ---------------------------------------------------------------------------------------------------------------
 
     @property
     def _global_batch(self) -> int:
-        return self.recipe.train.batch_size * self.world.size
+        return self.recipe.train.batch_size * self.recipe.train.accumulate * self.world.size
 
-    def _wrap(self) -> nn.Module:
-        if self.world.size == 1:
-            return self.model
-        devices = [self.device] if self.device.type == "cuda" else None
-        with warnings.catch_warnings():  # its successor, forward_sync_buffers, is not in the oldest PyTorch we support
-            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
-            return DistributedDataParallel(
-                self.model, device_ids=devices, gradient_as_bucket_view=True, broadcast_buffers=False
-            )
+    def _same_order(self, saved: Mapping[str, Any] | None) -> bool:
+        """Whether the loader goes through the clips as the one did that a checkpoint tells of."""
+        if saved is None or not hasattr(self.train_loader, "state_dict"):
+            return True
+        now = self.train_loader.state_dict()
+        place = {"epoch", "sample"} | ({"global_batch"} if now.get("repeats", 1) == 1 else set())
+        return all(saved.get(key) == value for key, value in now.items() if key not in place)
 
-    def _autocast(self) -> AbstractContextManager[Any]:
-        return autocast(self.recipe.train.amp, self.device)
 
-    @contextmanager
-    def _catching_signals(self) -> Iterator[None]:
-        """First SIGINT or SIGTERM: finish the step, save, raise Interrupted. A second one acts as it always does."""
-
-        def note(signum: int, frame: FrameType | None) -> None:
-            self._signal = signum
-            signal.signal(signum, before[signum])
-            self.reporter.message("finishing this step, then saving; press Ctrl-C again to leave at once")
-
-        before: dict[int, Any] = {}
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            before[signum] = signal.signal(signum, note)
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+class _Noted(Exception):
+    """A signal came while validating."""
 
 
 def scaled_lr(recipe: Recipe, world_size: int) -> float:
-    """The linear scaling rule: lr · (world size · batch_size) / base_batch; the recipe's own lr with `scale_lr = false`."""
-    if not recipe.train.scale_lr:
+    """The linear scaling rule: lr · (world size · batch_size · accumulate) / base_batch; the recipe's own lr with
+    `scale_lr = false`."""
+    settings = recipe.train
+    if not settings.scale_lr:
         return recipe.optim.lr
-    return recipe.optim.lr * world_size * recipe.train.batch_size / recipe.train.base_batch
+    return recipe.optim.lr * world_size * settings.batch_size * settings.accumulate / settings.base_batch

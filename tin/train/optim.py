@@ -1,14 +1,17 @@
-"""SGD's parameter groups as every TSN-family code base has them, and the optimiser."""
+"""Parameter groups as every TSN-family code base has them, the optimisers, and their step from gradients to weights."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tin.errors import TinError
 from tin.recipes import OptimSettings
+from tin.train import nvidia_apex
+from tin.train.layout import place_state
 
 _NORMS = (nn.modules.batchnorm._BatchNorm,)
 
@@ -79,21 +82,106 @@ def freeze_partial_bn(model: nn.Module) -> None:
             parameter.requires_grad_(False)
 
 
-def build_optimizer(model: nn.Module, settings: OptimSettings, lr: float) -> torch.optim.SGD:
-    """SGD over `parameter_groups`, in PyTorch's fused form where the parameters' device has one.
+def build_optimizer(model: nn.Module, settings: OptimSettings, lr: float) -> torch.optim.Optimizer:
+    """The recipe's optimiser over `parameter_groups`.
+
+    * `sgd`: `torch.optim.SGD`, fused.
+    * `apex-sgd`: FusedSGD of NVIDIA apex; the same steps.
+    * `lamb`: LAMB (You et al. 2020) of NVIDIA apex, in the form whose verdict and step count stay on the device
+      (FusedMixedPrecisionLamb). `momentum` is its β1, β2 is 0.999, ε 1e-6; weight decay is decoupled. The groups and
+      their factors are the same; in those without decay (biases, BatchNorm) its steps are Adam's, without the trust ratio.
+      Its learning rate is a part of each layer's norm, so SGD's is no guide: published ones for large batches are 1e-3 to 1e-2.
+
+    SGD's momentum starts as zeros, which makes the first step what it always was: PyTorch would leave the buffers
+    uninitialised where the first step is left out, as the first steps with fp16 may be.
 
     Args:
-        model: already on its device.
+        model: already on its device and in its memory format.
         settings: the recipe's; `settings.lr` is not read.
         lr: the scaled base learning rate.
+
+    Raises:
+        TinError: NVIDIA apex is asked for and cannot be used; the message says how to get it.
     """
-    return torch.optim.SGD(
-        parameter_groups(model, lr, settings.weight_decay, settings.partial_bn, settings.fc_lr5),
-        lr=lr,
-        momentum=settings.momentum,
-        nesterov=settings.nesterov,
-        fused=True,
-    )
+    groups = parameter_groups(model, lr, settings.weight_decay, settings.partial_bn, settings.fc_lr5)
+    parameters = [parameter for group in groups for parameter in group["params"]]
+    if settings.kind != "sgd":
+        apex = nvidia_apex.require(settings.kind, parameters[0].device)
+        if settings.kind == "lamb":
+            return nvidia_apex.fused_lamb(apex, groups, lr, settings.momentum)
+        return nvidia_apex.fused_sgd(apex, groups, lr, settings.momentum, settings.nesterov)
+    optimizer = torch.optim.SGD(groups, lr=lr, momentum=settings.momentum, nesterov=settings.nesterov, fused=True)
+    if settings.momentum:
+        for parameter in parameters:
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter, requires_grad=False)
+    optimizer.register_load_state_dict_post_hook(place_state)
+    return optimizer
+
+
+class GradientNorms(NamedTuple):
+    """2-norms of the gradients before clipping, on the device."""
+
+    total: Tensor
+    """0-dim, over all parameters together."""
+    per_parameter: Tensor
+    """(parameters,) in the order they were given; 0 where a parameter has no gradient."""
+    skip: Tensor
+    """0-dim float32: 1 where the total is not finite, else 0; for `guarded_step`."""
+
+
+@torch.no_grad()
+def clip_gradients(
+    parameters: Iterable[nn.Parameter], max_norm: float | None, *, fused_by_apex: bool = False
+) -> GradientNorms:
+    """Measure the gradients, and scale them so that their total norm is at most `max_norm`; nothing waits for the device.
+
+    The norms, the total and the scaled gradients are those of `torch.nn.utils.clip_grad_norm_`, bit for bit. With several
+    processes the gradients are the exchanged ones, so every process finds the same norms and the same `skip`.
+
+    Args:
+        parameters: at least one with a gradient.
+        max_norm: None measures only.
+        fused_by_apex: take the norms with NVIDIA apex's kernel (`optim.kind` apex-sgd and lamb). Its own clip function would
+            wait for the device.
+    """
+    parameters = list(parameters)
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norms = nvidia_apex.gradient_norms(gradients) if fused_by_apex else torch.stack(torch._foreach_norm(gradients))
+    total = torch.linalg.vector_norm(norms)
+    if max_norm is not None:
+        nn.utils.clip_grads_with_norm_(parameters, max_norm, total)
+    if len(gradients) < len(parameters):
+        found, none = iter(norms.unbind()), norms.new_zeros(())
+        norms = torch.stack([none if parameter.grad is None else next(found) for parameter in parameters])
+    return GradientNorms(total, norms, 1.0 - total.isfinite().float())
+
+
+def guarded_step(optimizer: torch.optim.Optimizer, skip: Tensor) -> None:
+    """`optimizer.step()`, or nothing at all where `skip` is 1: decided on the device, so the host need not wait.
+
+    Where it is 1, weights, momentum and step counts stay as they are, bit for bit. The one order that is right with fp16,
+    bf16 and float32 alike, because a `GradScaler` that is not enabled does nothing:
+
+        scaler.scale(loss).backward()          # of every part of an accumulated batch
+        scaler.unscale_(optimizer)             # fp16: gradients ÷ scale, and a record of what was not finite
+        norms = clip_gradients(parameters, max_norm)
+        guarded_step(optimizer, norms.skip)    # in place of scaler.step(optimizer)
+        scaler.update()                        # fp16: backs off by that record, or grows
+
+    `unscale_` leaves infinities infinite, so what made the scaler back off makes `skip` 1.
+
+    Args:
+        optimizer: of `build_optimizer`.
+        skip: 0-dim float32 on the parameters' device, exactly 0 or 1.
+    """
+    if not isinstance(optimizer, torch.optim.SGD):
+        nvidia_apex.guarded_step(optimizer, skip)
+        return
+    optimizer.found_inf = skip  # type: ignore[attr-defined]  # what a GradScaler sets; the fused kernel reads it
+    try:
+        optimizer.step()
+    finally:
+        del optimizer.found_inf  # type: ignore[attr-defined]
 
 
 def _group(name: str, lr_mult: float, weight_decay: float, lr: float) -> dict[str, Any]:

@@ -26,7 +26,8 @@ class StopRequest:
 
     The first signal is noted for `poll`. A second one ends the process at once with status 128 + n, even while the main thread is
     stuck in a collective: a thread reads the signals from a pipe. In a process of several, echoes of the first within
-    `ECHO_SECONDS` do not count as a second. A signal that is ignored when the context begins, as SIGHUP under nohup, stays ignored.
+    `ECHO_SECONDS` do not count as a second. A hang-up that is ignored when the context begins, as under nohup, stays ignored. After
+    several ranks have agreed to stop, SIGTERM stays ignored.
 
     Every rank must enter, poll and leave alike. Must be entered in the main thread.
 
@@ -51,7 +52,7 @@ class StopRequest:
         os.set_blocking(self._write, False)
         self._fd_before = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         for signum in SIGNALS:
-            if signal.getsignal(signum) is not signal.SIG_IGN or signum == signal.SIGINT:
+            if signum != signal.SIGHUP or signal.getsignal(signum) is not signal.SIG_IGN:
                 self._before[signum] = signal.signal(signum, self._handle)
         self._watcher = threading.Thread(target=self._watch, name="stop-request", daemon=True)
         self._watcher.start()
@@ -67,8 +68,15 @@ class StopRequest:
         self._watcher.join()
         os.close(self._write)
         os.close(self._read)
+        if self._agreed is not None:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # which the launcher sends to the others when the first has ended
         if error is None:
             self._finish()  # nothing may be under way when the group goes
+
+    @property
+    def noted(self) -> bool:
+        """Whether this process has had a signal, which the others may not know of yet."""
+        return bool(self._signum)
 
     def poll(self, *, settle: bool = False) -> int | None:
         """The number of the signal that asks the run to stop, the same at the same call on every rank; None to go on.
