@@ -38,6 +38,8 @@ def run(options: LaunchOptions) -> int:
     local_world_size = _processes(options)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // local_world_size)))
     os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = ",".join(_signals())
+    # Torch would keep one store over all starts, where processes find the addresses of those that are gone.
+    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     os.environ[_worker.LAUNCHER] = str(os.getpid())
     os.environ.pop("TIN_STARTED_AGAIN", None)
     with tempfile.TemporaryDirectory(prefix="tin-launch-") as folder:

@@ -49,8 +49,10 @@ class Cause:
 
 def find_cause(failures: Mapping[int, ProcessFailure], worker_group: WorkerGroup) -> Cause:
     """The cause among this machine's failures, given by rank, in the order they were seen; that of another machine if it was there."""
-    causes = [_cause(rank, failure) for rank, failure in failures.items()]
-    cause = next((cause for cause in causes if not cause.of_others), causes[0])
+    causes = {rank: _cause(rank, failure) for rank, failure in failures.items()}
+    # SIGTERM may be the agent's, which ends the others with the first
+    own = [rank for rank, cause in causes.items() if not cause.of_others and failures[rank].exitcode != -signal.SIGTERM]
+    cause = causes[own[0] if own else next(iter(causes))]
     if worker_group.group_world_size and worker_group.group_world_size > 1:
         store = worker_group.store
         with suppress(RuntimeError, ValueError):  # the machine that holds the store may be the one that is gone

@@ -29,6 +29,7 @@ def prefix() -> str:
 def begin() -> None:
     """To be called first: rank 0 speaks as if it were alone, warnings of the others carry their rank, and a process whose launcher is
     killed is asked to stop, as by SIGTERM."""
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # c10d warns of every host without a name
     if prefix():
         logging.basicConfig(level=logging.WARNING, format=f"{prefix()}%(message)s")
         logging.captureWarnings(True)

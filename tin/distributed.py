@@ -107,11 +107,14 @@ def process_group(world: World, device: torch.device, timeout_s: float = 3600) -
         return
     host, port = _meeting_point()
     _choose_interface(world, host)
-    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    method = "env://" if "MASTER_ADDR" in os.environ else f"tcp://{host}:{port}"
+    timeout = timedelta(seconds=timeout_s)
     try:
+        store, rank, size = next(dist.rendezvous(method, world.rank, world.size, timeout=timeout))
+        # torchrun's agents keep one store over all starts, where a process would find addresses of those that are gone
+        store = dist.PrefixStore(f"start_{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
         dist.init_process_group(
-            backend, rank=world.rank, world_size=world.size, timeout=timedelta(seconds=timeout_s),
-            init_method="env://" if "MASTER_ADDR" in os.environ else f"tcp://{host}:{port}",
+            "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", store=store, rank=rank, world_size=size, timeout=timeout,
             device_id=device if device.type == "cuda" else None,
         )  # fmt: skip
     except (RuntimeError, ValueError) as error:  # torch's own errors of networks and stores among them
@@ -310,9 +313,9 @@ def _name(world: World) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """The first line of an error without the place in the source code that gloo puts before it."""
-    line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return re.sub(r"^\[[^\]]*\]\s*", "", line).rstrip(".")[:200]
+    """The first sentence of an error, without the place in the source code that gloo puts before it."""
+    text = re.sub(r"\[\S*\.(cc|cpp|h):\d+\]\s*", "", str(error)).strip() or type(error).__name__
+    return re.split(r"\.\s|\n", text)[0].rstrip(".")[:200]
 
 
 def _bit_sum(tensor: torch.Tensor) -> torch.Tensor:
