@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import av
 import numpy as np
 from av.container import InputContainer
+from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from pipelines.errors import DecodeError
-from pipelines.media import PacketScan, open_video, quarter_turns, reason_of, scan_packets
+from pipelines.media import PacketScan, file_state, open_video, quarter_turns, read_packets, reason_of, scan_packets
+from pipelines.seeking import Group, Layout, read_group
 
 Frames = NDArray[np.uint8]
 Allocate = Callable[[tuple[int, ...]], Frames]
 
-# Above this many bytes the packets of a file are not held in memory, and it is decoded from its start.
-HELD_BYTES = 1 << 30
+# Above this many bytes the packets of a file are not held in memory: what its layout does not tell takes two passes over it.
+HELD_BYTES = 1 << 26
 # Decoders that drop an unwanted unreferenced frame and nothing else; libdav1d (AV1) loses frames next to it.
 _DROPPING = frozenset(("h264", "hevc"))
 
@@ -39,20 +42,26 @@ def decode_frames(
     path: str | Path,
     indices: Sequence[int] | NDArray[np.int64],
     *,
+    layout: Layout | None = None,
     allocate: Allocate | None = None,
     tally: Tally | None = None,
+    held_bytes: int = HELD_BYTES,
 ) -> Frames:
     """The frames at `indices` (from 0, in display order; any order, repeats allowed).
 
     Only the groups of pictures that hold a wanted frame are decoded, and in them no unreferenced frame that nobody
-    wants; frames are known by their time stamps. Where these cannot be trusted the file is decoded from its start and
-    frames are counted. Both give the same pixels. Display rotation is applied, by the nearest quarter turn.
+    wants; frames are known by their time stamps. With a layout, which long videos have in the index, these groups are
+    sought and nothing else is read. Without, or where seeking does not find them, all packets are read first. Where time
+    stamps cannot be trusted the file is decoded from its start and frames are counted. All give the same pixels. Display
+    rotation is applied, by the nearest quarter turn.
 
     Args:
         path: a video file in any format of PyAV's FFmpeg.
         indices: T frame indices.
+        layout: the index's, `VideoInfo.layout`. One of a file that has changed since is not used.
         allocate: makes the result from its shape; numpy.empty by default.
         tally: frames that come out of the decoder are added to it, also where it fails.
+        held_bytes: of a larger file no packets are held in memory.
 
     Returns:
         uint8 (T, H, W, 3), RGB. Frames of another size than the first one's are resized to it.
@@ -66,13 +75,20 @@ def decode_frames(
         raise DecodeError(path, f"cannot decode frames {wanted.tolist()}: ask for one or more indices from 0")
     out = _Output(path, wanted, allocate or (lambda shape: np.empty(shape, np.uint8)))
     out.tally = tally if tally is not None else out.tally
-    # At a glance H.264 may lose frames, where neither the container nor the stream says how far it reorders them.
-    for glance in (True, False):
-        with open_video(path, glance) as (container, stream):
-            if path.stat().st_size > HELD_BYTES or not _decode_groups(container, stream, out):
+    hold = file_state(path)[0] <= held_bytes
+    ways: list[Callable[[Path, bool, _Output], bool]] = [partial(_decode_scanned, hold=hold)]
+    sought = layout.groups(path, out.missing, whole_is_cheap=hold) if layout is not None else None
+    if sought is not None:
+        ways.insert(0, partial(_decode_sought, groups=sought))
+    for way in ways:
+        # At a glance H.264 may lose frames, where neither the container nor the stream says how far it reorders them.
+        for glance in (True, False):
+            if not way(path, glance, out):
                 break
-        if out.complete:
-            return out.finish()
+            if out.complete:
+                return out.finish()
+    if out.trouble and not hold:  # from the start it would come to the same, after a long time
+        raise DecodeError(path, f"frame {min(out.missing)} does not decode ({out.trouble})")
     out.clear()
     with open_video(path) as (container, stream):
         _decode_from_start(container, stream, out)
@@ -92,6 +108,8 @@ class _Output:
         self.array: Frames | None = None
         self.size = (0, 0)
         self.tally = Tally()
+        self.trouble = ""
+        """What the decoder said where it failed within groups of pictures; empty where it has not."""
 
     @property
     def complete(self) -> bool:
@@ -138,28 +156,48 @@ def _decode_from_start(container: InputContainer, stream: VideoStream, out: _Out
     raise DecodeError(out.path, f"only {number} frames decode; frame {out.last} was wanted")
 
 
-def _decode_groups(container: InputContainer, stream: VideoStream, out: _Output) -> bool:
-    """Fill `out`, or leave it incomplete where the stream is damaged; False where time stamps do not tell frames."""
-    scan = scan_packets(container, stream)
-    ranks = scan.ranks()
-    if ranks is None or out.last >= len(ranks):
-        return False
-    times = {time: rank for time, rank in ranks.items() if rank in out.places}
+def _decode_sought(path: Path, glance: bool, out: _Output, *, groups: list[Group]) -> bool:
+    """Fill `out` from groups that are sought in the file; it stays incomplete where they are not found, or are damaged."""
+    with open_video(path, glance) as (container, stream):
+        missing = (group for group in groups if not out.missing.isdisjoint(group.wanted.values()))
+        _decode_runs(stream, ((read_group(container, stream, group), group.wanted) for group in missing), out)
+    return True
+
+
+def _decode_scanned(path: Path, glance: bool, out: _Output, *, hold: bool) -> bool:
+    """Fill `out` after a look at all packets, which are held or else read once more; it stays incomplete where the stream is
+    damaged. False where time stamps do not tell frames."""
+    with open_video(path, glance) as (container, stream):
+        scan = scan_packets(container, stream, hold)
+        ranks = scan.ranks()
+        if ranks is None or out.last >= len(ranks):
+            return False
+        times = {time: rank for time, rank in ranks.items() if rank in out.missing}
+        if hold:
+            _decode_runs(stream, ((scan.packets[run], times) for run in _runs(scan, times)), out)
+            return True
+    with open_video(path, glance) as (container, stream):
+        packets = enumerate(read_packets(container, stream))
+        _decode_runs(stream, ((_between(packets, run), times) for run in _runs(scan, times)), out)
+    return True
+
+
+def _decode_runs(stream: VideoStream, runs: Iterable[tuple[Iterable[Packet], dict[int, int]]], out: _Output) -> None:
+    """Decode runs of packets that start at keyframes, each with presentation time → frame index of what is wanted of it."""
     context = stream.codec_context
     dropping = context.codec.canonical_name in _DROPPING
+    out.trouble = ""
     try:
-        for first, last in _runs(scan, times):
-            for position in range(first, last + 1):
-                packet = scan.packets[position]
+        for packets, times in runs:
+            for packet in packets:
                 # Dropping a frame that no other refers to changes no other frame's pixels.
                 context.skip_frame = "NONREF" if dropping and packet.pts not in times else "DEFAULT"
                 _take(context.decode(packet), times, out)
             context.skip_frame = "DEFAULT"
             _take(context.decode(None), times, out)
             context.flush_buffers()
-    except (av.FFmpegError, ValueError):
-        pass
-    return True
+    except (av.FFmpegError, ValueError) as error:
+        out.trouble = reason_of(error)
 
 
 def _take(frames: list[VideoFrame], times: dict[int, int], out: _Output) -> None:
@@ -169,17 +207,26 @@ def _take(frames: list[VideoFrame], times: dict[int, int], out: _Output) -> None
             out.put(times[frame.pts], frame)
 
 
-def _runs(scan: PacketScan, times: dict[int, int]) -> Iterator[tuple[int, int]]:
-    """Runs (first, last) of packets, in decode order, that give the frames at `times`.
+def _between(packets: Iterator[tuple[int, Packet]], run: slice) -> Iterator[Packet]:
+    """Those of the numbered packets that are in the run; what comes before is passed over."""
+    for position, packet in packets:
+        if position >= run.start:
+            yield packet
+        if position == run.stop - 1:
+            return
+
+
+def _runs(scan: PacketScan, times: dict[int, int]) -> Iterator[slice]:
+    """Runs of packets, in decode order, that give the frames at `times`.
 
     A run starts at a keyframe that is shown no later than the wanted frame: frames that follow a keyframe in the file
     but precede it on screen need the group before.
     """
-    keys = [(position, p.pts) for position, p in enumerate(scan.packets) if p.is_keyframe and p.pts is not None]
+    keys = [(position, time) for position in scan.keys if (time := scan.times[position]) is not None]
     needed = sorted(
-        (max((key for key, time in keys if key <= position and time <= packet.pts), default=0), position)
-        for position, packet in enumerate(scan.packets)
-        if scan.shown[position] and packet.pts in times
+        (max((key for key, shown_at in keys if key <= position and shown_at <= time), default=0), position)
+        for position, time in enumerate(scan.times)
+        if time is not None and time in times and scan.shown[position]
     )
     runs: list[list[int]] = []
     for first, last in needed:
@@ -188,4 +235,4 @@ def _runs(scan: PacketScan, times: dict[int, int]) -> Iterator[tuple[int, int]]:
         else:
             runs.append([first, last])
     for first, last in runs:
-        yield first, last
+        yield slice(first, last + 1)

@@ -12,7 +12,8 @@ from pathlib import Path
 from pipelines import store as disk
 from pipelines.annotations import VideoEntry, VideoList
 from pipelines.errors import DataError, DecodeError
-from pipelines.probe import VideoInfo, file_state
+from pipelines.media import file_state
+from pipelines.probe import VideoInfo
 from pipelines.workers import WorkerPool
 
 __all__ = ["VideoIndex", "VideoInfo"]

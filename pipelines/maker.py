@@ -148,7 +148,7 @@ class BatchMaker:
         if slot.source == "decoded":
             key = (self._run, next(epoch.tickets))
             epoch.decoding[key] = slot
-            self._workers().submit(key, "decode", str(slot.entry.path), slot.plan.indices.reshape(-1))
+            self._workers().submit(key, "decode", str(slot.entry.path), slot.plan.indices.reshape(-1), slot.info.layout)
 
     def _collect(self, epoch: _Epoch, timeout: float) -> None:
         for key, frames, error in self._workers().collect(timeout):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import errno
+import os
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import av
@@ -72,36 +73,49 @@ def open_video(path: Path, glance: bool = False) -> Iterator[tuple[InputContaine
 
 @dataclass(frozen=True, slots=True)
 class PacketScan:
-    """The packets of a video stream in decode order."""
+    """What the packets of a video stream are, in decode order."""
 
-    packets: list[Packet]
+    times: list[int | None]
+    """When each is shown, ticks."""
+    keys: list[int]
+    """Positions of the keyframes."""
     shown: list[bool]
     """Whether a packet becomes a displayed frame: not discarded by an edit list, nor one of VP8's hidden frames."""
     countable: bool
     """False where only decoding can tell which packets become frames."""
-
-    @property
-    def num_frames(self) -> int:
-        return sum(self.shown)
+    packets: list[Packet]
+    """Themselves, where they were to be held; else empty."""
 
     def ranks(self) -> dict[int, int] | None:
         """Presentation time → frame index; None where times are missing or repeated and so cannot tell."""
-        times = [p.pts for p, shown in zip(self.packets, self.shown, strict=True) if shown]
+        times = [time for time, shown in zip(self.times, self.shown, strict=True) if shown]
         return frame_ranks(times) if self.countable else None
 
 
-def scan_packets(container: InputContainer, stream: VideoStream) -> PacketScan:
-    """Read all packets of the stream, up to the first place where the file cannot be read on."""
-    packets = []
+def scan_packets(container: InputContainer, stream: VideoStream, hold: bool = True) -> PacketScan:
+    """Look at all packets of the stream, up to the first place where the file cannot be read on; `hold` keeps them."""
+    codec = stream.codec_context.codec.canonical_name
+    scan = PacketScan([], [], [], True, [])
+    countable = True
+    for position, packet in enumerate(read_packets(container, stream)):
+        scan.times.append(packet.pts)
+        scan.shown.append(is_shown(codec, packet))
+        countable = countable and is_countable(codec, packet)
+        if packet.is_keyframe:
+            scan.keys.append(position)
+        if hold:
+            scan.packets.append(packet)
+    return replace(scan, countable=countable)
+
+
+def read_packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
+    """The stream's packets from where the container stands, up to the first place where the file cannot be read on."""
     try:
         for packet in container.demux(stream):
             if packet.size:
-                packets.append(packet)
+                yield packet
     except av.FFmpegError:
         pass  # a damaged tail: what came before it is what there is
-    codec = stream.codec_context.codec.canonical_name
-    shown = [is_shown(codec, p) for p in packets]
-    return PacketScan(packets, shown, all(is_countable(codec, p) for p in packets))
 
 
 def is_shown(codec: str, packet: Packet) -> bool:
@@ -121,6 +135,20 @@ def frame_ranks(times: Iterable[int | None]) -> dict[int, int] | None:
     if len(known) != len(times):
         return None
     return {time: rank for rank, time in enumerate(sorted(known))}
+
+
+def has_times(container: InputContainer) -> bool:
+    """Whether the format says when each packet is shown, so that it says the same wherever reading starts."""
+    return container.format.name in _TIMED_FORMATS
+
+
+def file_state(path: str | Path) -> tuple[int, int]:
+    """(bytes, mtime in ns) that tell whether a path has changed; (0, 0) where there is nothing."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):  # ValueError: a name that no file can have
+        return 0, 0
+    return status.st_size, status.st_mtime_ns
 
 
 def quarter_turns(degrees: float) -> int:
@@ -146,7 +174,7 @@ def _open_without_decoding(path: Path) -> InputContainer | None:
         )
     except (av.FFmpegError, ValueError):
         return None  # such as MPEG, whose streams show on reading; trouble comes up again on opening it in full
-    if container.format.name in _TIMED_FORMATS:
+    if has_times(container):
         return container
     container.close()
     return None

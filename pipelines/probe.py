@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import pairwise
@@ -18,7 +18,17 @@ from av.video.stream import VideoStream
 
 from pipelines.annotations import IMAGE_SUFFIXES
 from pipelines.errors import DecodeError
-from pipelines.media import frame_ranks, is_countable, is_shown, open_video, quarter_turns, reason_of
+from pipelines.media import (
+    file_state,
+    frame_ranks,
+    has_times,
+    is_countable,
+    is_shown,
+    open_video,
+    quarter_turns,
+    reason_of,
+)
+from pipelines.seeking import MIN_KEYFRAMES, Layout, pack_layout
 
 TEMPLATES = (
     "{:05}.jpg",
@@ -31,6 +41,7 @@ TEMPLATES = (
 )
 
 
+_Bytes = bytes  # which in VideoInfo names a field
 _VOP_START = b"\0\0\1\xb6"  # begins a frame of MPEG-4, ISO/IEC 14496-2
 
 
@@ -55,6 +66,9 @@ class VideoInfo:
     pixel_format: str = ""
     keyframes: tuple[int, ...] = ()
     """Indices of the frames that decode without others."""
+    packed_layout: _Bytes = b""
+    """When each frame is shown and which are keyframes, packed, where decoding a few frames of the file need not read all of
+    it: a format with times of display, and enough keyframes. Else empty."""
     exact: bool = True
     """Whether the file has one video stream and its packets, ordered by time, are its frames: then decoders that count
     packets, such as DALI's, mean the same frame by the same index. False with edit lists, hidden or untimed packets."""
@@ -65,6 +79,11 @@ class VideoInfo:
     """Image names of a frame folder, counted from 1; None for a video file."""
     error: str | None = None
     """Why it cannot be read; None when it can."""
+
+    @property
+    def layout(self) -> Layout | None:
+        """What `pipelines.decode` needs to seek in it; None where seeking would save nothing."""
+        return Layout(self.bytes, self.mtime, self.packed_layout) if self.packed_layout else None
 
 
 def probe(path: str, template: str | None, claimed: int | None, verify: bool) -> VideoInfo:
@@ -94,15 +113,6 @@ def probe_each(jobs: Sequence[tuple[str, str | None, int | None, bool]]) -> list
     return [probe(*job) for job in jobs]
 
 
-def file_state(path: str | Path) -> tuple[int, int]:
-    """(bytes, mtime in ns) that tell whether a path has changed; (0, 0) where there is nothing."""
-    try:
-        status = os.stat(path)
-    except (OSError, ValueError):  # ValueError: a name that no file can have
-        return 0, 0
-    return status.st_size, status.st_mtime_ns
-
-
 def _probe_video(path: Path, verify: bool) -> VideoInfo:
     with open_video(path, glance=True) as (container, stream):
         scan = _scan(container, stream)
@@ -110,6 +120,7 @@ def _probe_video(path: Path, verify: bool) -> VideoInfo:
         time_base = stream.time_base or Fraction(0)
         codec = stream.codec_context.codec.canonical_name
         alone = len(container.streams.video) == 1
+        timed = has_times(container)
     count = len(scan.times)
     if not count:
         raise DecodeError(path, "has a video stream without frames")
@@ -144,6 +155,7 @@ def _probe_video(path: Path, verify: bool) -> VideoInfo:
         codec=codec,
         pixel_format=first.format.name,
         keyframes=tuple(sorted(ranks[time] if ranks and time is not None else place for place, time in scan.keys)),
+        packed_layout=_layout(scan, ranks, codec) if timed and ranks is not None else b"",
         exact=alone and ranks is not None and scan.all_shown,
     )
 
@@ -189,6 +201,12 @@ def _scan(container: InputContainer, stream: VideoStream) -> _Scan:
     except av.FFmpegError:
         pass  # a damaged tail: what came before it is what there is
     return scan
+
+
+def _layout(scan: _Scan, ranks: Collection[int], codec: str) -> bytes:
+    keys = {time for _, time in scan.keys if time is not None}
+    unpacked = codec == "mpeg4" and not scan.all_shown  # the file's own packets are others
+    return pack_layout(ranks, keys) if len(keys) >= MIN_KEYFRAMES and not unpacked else b""
 
 
 def _packets(container: InputContainer, stream: VideoStream, scan: _Scan) -> Iterator[av.Packet]:

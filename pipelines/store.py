@@ -17,7 +17,7 @@ from pipelines.errors import DataError
 from pipelines.probe import VideoInfo
 
 # Raised when a row's meaning changes: files of another version are probed again.
-VERSION = 3
+VERSION = 4
 _APPLICATION = 0x54494E31  # marks the file as ours, so that no other SQLite file is ever overwritten
 _COLUMNS = [field.name for field in fields(VideoInfo)]
 _TUPLES = [place for place, field in enumerate(fields(VideoInfo)) if str(field.type).startswith("tuple")]

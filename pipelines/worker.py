@@ -25,6 +25,7 @@ from pipelines.decode import Allocate, Frames, Tally, decode_frames
 from pipelines.errors import DataError, DecodeError
 from pipelines.examine import examine
 from pipelines.probe import probe_each
+from pipelines.seeking import Layout
 from pipelines.transcode.encode import transcode_file
 
 _HEADER = struct.Struct("<Q")
@@ -85,11 +86,18 @@ def subject(arguments: tuple[Any, ...]) -> str:
     return first if isinstance(first, str) else str(first[0][0])
 
 
-def decode_counted(path: str, indices: NDArray[np.int64], *, tally: Tally, allocate: Allocate | None = None) -> Frames:
+def decode_counted(
+    path: str,
+    indices: NDArray[np.int64],
+    layout: Layout | None = None,
+    *,
+    tally: Tally,
+    allocate: Allocate | None = None,
+) -> Frames:
     """decode_frames, its processor time added to `tally` with its frames."""
     started = time.thread_time()
     try:
-        return decode_frames(path, indices, allocate=allocate, tally=tally)
+        return decode_frames(path, indices, layout=layout, allocate=allocate, tally=tally)
     finally:
         tally.seconds += time.thread_time() - started
 

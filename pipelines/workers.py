@@ -60,7 +60,7 @@ class WorkerPool:
             self._processes.append(_Process())
 
     def submit(self, key: Hashable, kind: str, *arguments: Any) -> None:
-        """Queue a task: `decode` with decode_frames' (path, indices), or a kind of worker.TASKS with its arguments."""
+        """Queue a task: `decode` with decode_frames' (path, indices[, layout]), or a kind of worker.TASKS with its arguments."""
         self._waiting.append((key, kind, arguments))
         self._dispatch()
 

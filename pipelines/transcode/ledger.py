@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import DataError
-from pipelines.probe import file_state
+from pipelines.media import file_state
 from pipelines.transcode.errors import OutputError
 from pipelines.transcode.settings import TranscodeSettings
 

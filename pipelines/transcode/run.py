@@ -10,7 +10,7 @@ from pathlib import Path
 from pipelines.annotations import LABELS_FILE, VideoEntry, VideoList
 from pipelines.errors import DataError
 from pipelines.index import VideoIndex
-from pipelines.probe import file_state
+from pipelines.media import file_state
 from pipelines.transcode.encode import Transcoded
 from pipelines.transcode.errors import OutputError
 from pipelines.transcode.ledger import Copy, Ledger, open_ledger, scratch_folder

@@ -40,6 +40,25 @@ def write_video(
     return path
 
 
+def loop_video(source: Path, target: Path, times: int, **options: str) -> Path:
+    """`source`, which starts with a keyframe, `times` over by copying its packets; `options` are the container's."""
+    with av.open(str(source)) as container:
+        stream = container.streams.video[0]
+        packets = [packet for packet in container.demux(stream) if packet.size]
+        first = min(packet.pts for packet in packets)
+        length = max(packet.pts + packet.duration for packet in packets) - first
+        with av.open(str(target), "w", options=options) as out:
+            copy = out.add_stream_from_template(stream)
+            for turn in range(times):
+                for packet in packets:
+                    again = av.Packet(bytes(packet))
+                    again.pts, again.dts = packet.pts + turn * length, packet.dts + turn * length
+                    again.duration, again.time_base = packet.duration, packet.time_base
+                    again.is_keyframe, again.stream = packet.is_keyframe, copy
+                    out.mux(again)
+    return target
+
+
 def rotate_header(path: Path, degrees: int) -> Path:
     """Give an .mp4 a display matrix that turns it `degrees` counter-clockwise, as telephones do."""
     cosine, sine = {0: (1, 0), 90: (0, -1), 180: (-1, 0), 270: (0, 1)}[degrees]
