@@ -25,13 +25,13 @@ def fights(tmp_path: Path, real_videos: Path) -> tuple[Path, Path]:
 
 
 @pytest.mark.slow
-def test_plain_bench_runs_all_five_and_stores_them(tin_cli: Cli, tmp_path: Path, fights: tuple[Path, Path]) -> None:
+def test_plain_bench_runs_four_and_stores_them(tin_cli: Cli, tmp_path: Path, fights: tuple[Path, Path]) -> None:
     path, root = fights
     out = tmp_path / "all.json"
     result = tin_cli("bench", *SMALL, "--list", path, "--root", root, "--workers", 1, "--threads", 1, "--out", out)
     assert (result.status, result.err) == (0, "")
     record = json.loads(out.read_text())
-    assert list(record["results"]) == ["inference", "op", "model", "data", "train"]
+    assert list(record["results"]) == ["inference", "op", "model", "data"]
     assert record["command"].startswith("tin-cli bench --arch tin_resnet18")
     assert record["machine"]["torch_threads"] == 1
     assert record["versions"]["tin"]
@@ -47,7 +47,7 @@ def test_plain_bench_runs_all_five_and_stores_them(tin_cli: Cli, tmp_path: Path,
     assert [line["name"] for line in data["rows"]] == ["loader alone", "decoding alone"]
     assert all(line["cpu_seconds_per_clip"] > 0 for line in data["rows"])
     assert data["rows"][0]["frames_decoded_per_used"] > 1  # these files have long groups of pictures
-    assert record["results"]["train"]["settings"]["workers"] == 1
+    assert data["settings"]["workers"] == 1
 
 
 def test_only_what_is_named_is_run(cli: Cli, tmp_path: Path) -> None:
@@ -85,22 +85,35 @@ def test_without_a_list_the_files_are_left_out_and_it_says_so(
     monkeypatch.setenv("TIN_DATA", str(tmp_path / "nowhere"))
     result = cli("bench", *SMALL, "--runs", "1", "--out", tmp_path / "x.json")
     assert result.status == 0
-    assert "data and train skipped: no list given" in result.err
+    assert "data skipped: no list given" in result.err
     assert list(json.loads((tmp_path / "x.json").read_text())["results"]) == ["inference", "op", "model"]
 
 
-def test_training_needs_labels(cli: Cli, tmp_path: Path, fights: tuple[Path, Path]) -> None:
+def test_benchmarks_that_share_their_options_follow_one_another(
+    cli: Cli, tmp_path: Path, fights: tuple[Path, Path]
+) -> None:
     path, root = fights
-    path.write_text("".join(line.rpartition(" ")[0] + "\n" for line in path.read_text().splitlines()))
-    result = cli("bench", "train", *SMALL, "--list", path, "--root", root)
-    assert result.status == 2
-    assert "needs a label in every line" in result.err
+    out = tmp_path / "x.json"
+    result = cli("bench", "data", "inference", *SMALL, "--list", path, "--root", root, "--quick", "--out", out)
+    assert (result.status, result.err) == (0, "")
+    assert list(json.loads(out.read_text())["results"]) == ["inference", "data"]
+
+
+def test_help_lists_the_benchmarks_and_each_explains_itself(cli: Cli) -> None:
+    names = ("inference", "op", "model", "data", "all", "train", "scaling")
+    everything = cli("bench", "--help").out
+    assert [
+        line.split()[0] for line in everything.splitlines() if line.startswith("  ") and line.split()[0] in names
+    ] == [*names]
+    for name in names:
+        assert f"tin-cli bench {name}" in cli("bench", name, "--help").out
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["modle"], "'modle' is not one of"),
+        (["modle"], "unknown benchmark 'modle': did you mean 'model'?"),
+        (["op", "train"], "'train' is not one of"),
         (["--arch", "tin_resnet51"], "unknown architecture 'tin_resnet51': did you mean 'tin_resnet50'"),
         (["--batch-size", "0"], "--batch-size"),
         (["--dtype", "int8"], "--dtype"),

@@ -226,26 +226,6 @@ class TestData:
         with pytest.raises(TinError, match="no batch"):
             bench.data(Frames(0), CPU, Rounds(0, 1), 2, None)
 
-    @pytest.mark.slow
-    def test_training_is_timed_together_and_in_parts(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        steps: list[int] = []
-        real = TrainingStep.__call__
-
-        def counting(self: TrainingStep, frames: torch.Tensor, labels: torch.Tensor) -> None:
-            steps.append(len(labels))
-            real(self, frames, labels)
-
-        monkeypatch.setattr(TrainingStep, "__call__", counting)
-        loader = Frames(8)
-        result = check(bench.train(loader, SMALL, Rounds(0, 2), 3))
-        assert loader.taken == [(epoch, i) for epoch in range(2) for _ in range(2) for i in range(5)]
-        assert steps == [2] * 2 * (5 + 3)
-        together, alone, model = result["rows"]
-        assert together["name"] == "tin_resnet18, training from files"
-        assert together["ratio_to"] == "loader and model in turns"
-        assert alone["ratio"] >= 1
-        assert model["ratio"] >= 1
-
 
 def test_the_machine_and_the_versions_are_described() -> None:
     described = bench.describe(CPU)

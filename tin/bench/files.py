@@ -1,4 +1,4 @@
-"""Clips a second from the files: the loader alone against decoding alone, and training against both of its limits."""
+"""Clips a second from the files: the loader alone against decoding alone."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from tin.bench.networks import TrainingStep
 from tin.bench.timing import Rounds, median_ratio, row, synchronize
 from tin.bench.usage import processor_seconds
-from tin.bench.workload import Workload
 from tin.errors import TinError
 
 Decode = Callable[[int, Sequence[int]], float]
@@ -111,65 +109,8 @@ def data(
     return {"settings": {**vars(rounds), "batches": batches, "device": str(device)}, "rows": rows}
 
 
-def train(loader: EpochLoader, work: Workload, rounds: Rounds, batches: int) -> dict[str, Any]:
-    """Clips a second of training from files, and the ratio to its limit.
-
-    A round, on the same clips: the loader alone, the training step alone on one batch that stays on the device, then both
-    together. The limit: on a GPU the slower of the two, for decoding and network have processors of their own; on a CPU
-    they share one, so the times add up: 1 / (1/loader + 1/model).
-
-    Args:
-        loader: training batches for `work`.
-        work: the network and what the loader was made for.
-        rounds: rounds before the first timed one, and timed ones.
-        batches: of a round, if the epoch has as many.
-
-    Returns:
-        `settings` and `rows`, in clips a second.
-
-    Raises:
-        TinError: the loader gives no batch.
-    """
-    step = TrainingStep(work, work.build(work.arch))
-    samples: dict[str, list[float]] = {"together": [], "loader": [], "model": [], "limit": []}
-    for epoch in range(rounds.warmup + rounds.runs):
-        read = read_clips(loader, epoch, batches, work.device).rate
-
-        last: Any = None
-
-        def take(batch: Any) -> None:
-            nonlocal last
-            last = batch
-            step(batch.frames, batch.labels)
-
-        together = read_clips(loader, epoch, batches, work.device, take).rate
-
-        start = time.perf_counter()
-        for _ in range(batches):
-            step(last.frames, last.labels)
-        synchronize(work.device)
-        model = batches * len(last.ids) / (time.perf_counter() - start)
-
-        limit = min(read, model) if work.device.type == "cuda" else 1 / (1 / read + 1 / model)
-        for name, value in (("together", together), ("loader", read), ("model", model), ("limit", limit)):
-            samples[name].append(value)
-    timed = {name: values[rounds.warmup :] for name, values in samples.items()}
-    what = "the slower of loader and model" if work.device.type == "cuda" else "loader and model in turns"
-    rows = [
-        row(name, "clips/s", timed[key], median_ratio(timed[key], timed["limit"]), what)
-        for key, name in (
-            ("together", f"{work.arch}, training from files"),
-            ("loader", "loader alone"),
-            ("model", "training step alone"),
-        )
-    ]
-    return {"settings": {**work.settings(rounds), "batches": batches}, "rows": rows}
-
-
-def read_clips(
-    loader: EpochLoader, epoch: int, batches: int, device: torch.device, use: Callable[[Any], None] | None = None
-) -> Reading:
-    """`batches` batches of an epoch after the first LEAD ones (fewer in a short epoch); `use` is called with each batch, those too.
+def read_clips(loader: EpochLoader, epoch: int, batches: int, device: torch.device) -> Reading:
+    """`batches` batches of an epoch after the first LEAD ones (fewer in a short epoch).
 
     Raises:
         TinError: the loader gives no batch.
@@ -180,8 +121,6 @@ def read_clips(
     ids: list[int] = []
     start, used = time.perf_counter(), processor_seconds()
     for position, batch in enumerate(islice(stream, lead + batches)):
-        if use is not None:
-            use(batch)
         if position >= lead:
             ids.extend(batch.ids.tolist())
         elif position == lead - 1:

@@ -1,4 +1,4 @@
-"""The part of `tin-cli bench` that reads videos: a loader for a list, and its decoder by itself as the yardstick."""
+"""The part of `tin-cli bench data` that reads videos: a loader for a list, and its decoder by itself as the yardstick."""
 
 from __future__ import annotations
 
@@ -9,32 +9,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
 if TYPE_CHECKING:
     from pipelines import Loader
     from tin.bench.files import Decode
     from tin.bench.workload import Workload
 
 
-def run_on_files(
-    name: str, list_path: Path, root: Path | None, work: Workload, workers: int | None, quick: bool, runs: int | None
+def data_on_files(
+    list_path: Path, root: Path | None, work: Workload, workers: int | None, quick: bool, runs: int | None
 ) -> dict[str, Any]:
-    """The result of `data` or `train` on the videos of a list; `work` shrinks to a list shorter than its batch."""
+    """The result of `tin.bench.data` on the videos of a list; `work` shrinks to a list shorter than its batch."""
     from cli.console import callback_bar
     from pipelines import ClipSpec, Loader, VideoIndex, VideoList
     from tin import bench as benchmarks
     from tin.bench.timing import Rounds
 
     videos = VideoList.read(list_path, root=root)
-    labels = [entry.label for entry in videos.entries if entry.label is not None]
-    if name == "train" and len(labels) < len(videos.entries):
-        raise click.UsageError(f"{list_path}: bench train needs a label in every line ('path label')")
-    work = replace(
-        work,
-        batch_size=min(work.batch_size, len(videos.entries)),
-        num_classes=max([work.num_classes, *(label + 1 for label in labels)]),
-    )
+    work = replace(work, batch_size=min(work.batch_size, len(videos.entries)))
     with callback_bar("probing videos") as progress:
         index = VideoIndex.build(videos, progress=progress)
     spec = ClipSpec(
@@ -43,29 +34,23 @@ def run_on_files(
         short_side=round(work.input_size * 256 / 224),  # the recipes' proportion of frame to crop
     )
     workers = min(16, len(os.sched_getaffinity(0))) if workers is None else workers
+    on_cpu = work.device.type == "cpu"
+    batches = 8 if quick else 32
     with ExitStack() as stack:
         loader = stack.enter_context(
             Loader(
                 videos, index, spec, batch_size=work.batch_size, training=True, device=work.device,
-                dtype=work.dtype if work.device.type == "cuda" else "float32", num_workers=workers,
+                dtype="float32" if on_cpu else work.dtype, num_workers=workers,
             )
         )  # fmt: skip
-        if name == "train":
-            rounds = Rounds(0, runs or (2 if quick else 5))
-            result = benchmarks.train(loader, work, rounds, _steps(work, 2 if quick else 8))
-        else:
-            rounds = Rounds(1, runs or (3 if quick else 10))
-            decode = stack.enter_context(_decoding_alone(loader, workers))
-            result = benchmarks.data(loader, work.device, rounds, _steps(work, 8 if quick else 32), decode)
+        rounds = Rounds(1, runs or (3 if quick else 10))
+        decode = stack.enter_context(_decoding_alone(loader, workers))
+        # a GPU needs more batches to be timed well, and has the speed
+        result = benchmarks.data(loader, work.device, rounds, batches if on_cpu else 4 * batches, decode)
     result["settings"].update(
         list=str(list_path), videos=len(videos.entries), workers=workers, batch_size=work.batch_size
     )
     return result
-
-
-def _steps(work: Workload, on_cpu: int) -> int:
-    """Batches of a round: a GPU needs more of them to be timed well, and has the speed."""
-    return on_cpu if work.device.type == "cpu" else 4 * on_cpu
 
 
 @contextmanager
