@@ -34,7 +34,9 @@ FAILED_SECONDS = 30
 
 def run(options: LaunchOptions) -> int:
     """See `cli._launch.launch`."""
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the last line says it better
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith("torch.distributed.elastic"):  # each has a level of its own
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # the last line says it better
     local_world_size = _processes(options)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // local_world_size)))
     os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = ",".join(_signals())
