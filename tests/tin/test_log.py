@@ -188,12 +188,14 @@ def test_clips_are_drawn_as_the_network_gets_them_with_their_names(tmp_path: Pat
     events = read(tmp_path)
     assert events.Images("clips")[0].step == 3
     image = picture(events, "clips")
-    assert image.shape == (2 * (16 + 32), NUM_SEGMENTS * (32 + 2) - 2, 3)
+    side = 3 * 32  # enlarged
+    assert image.shape == (2 * (16 + side), NUM_SEGMENTS * (side + 2) - 2, 3)
     for clip in range(2):
+        top = clip * (16 + side)
         for segment in range(NUM_SEGMENTS):
-            tile = image[clip * 48 + 16 :][:32, segment * 34 :][:, :32]
+            tile = image[top + 16 :][:side, segment * (side + 2) :][:, :side]
             assert (tile == colours[clip * NUM_SEGMENTS + segment, :, 0, 0].numpy()).all()
-        assert (image[clip * 48 : clip * 48 + 16] < 128).any()  # the caption
+        assert (image[top : top + 16] < 128).any()  # the caption
 
 
 def test_confusions_are_counted_written_and_drawn(tmp_path: Path) -> None:

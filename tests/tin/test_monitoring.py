@@ -20,7 +20,7 @@ from tests.tin.clips import NUM_CLASSES, NUM_SEGMENTS, MemoryLoader
 from tests.tin.test_train import recipe
 from tin import evaluation
 from tin.models.inspect import BlockShift, OffsetProbe, learned_shifts
-from tin.monitoring.clips import MAX_CLIPS, MAX_SIDE, clip_tiles
+from tin.monitoring.clips import MAX_CLIPS, MAX_SIDE, clip_grid, clip_tiles
 from tin.monitoring.confusion import confusion_counts, draw_confusion, most_confused
 from tin.monitoring.offsets import OffsetHistory
 from tin.monitoring.profiler import WAIT, WARM_UP, Profiler
@@ -134,6 +134,13 @@ class TestProfiler:
         assert steps == {f"ProfilerStep#{WAIT + WARM_UP + i}" for i in range(3)}
         assert sum(event.get("name") == "aten::linear" for event in events) == 3
 
+    def test_it_is_silent_but_for_what_it_says(self, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+        self.run(Profiler(1, tmp_path), steps=8)
+        written = capfd.readouterr()
+        assert written.err == ""
+        assert written.out.startswith("profile written to")
+        assert written.out.count("\n") == 1
+
     def test_a_run_that_ends_early_keeps_what_there_is(self, tmp_path: Path) -> None:
         said: list[str] = []
         self.run(Profiler(5, tmp_path, say=said.append), steps=WAIT + WARM_UP + 2)
@@ -167,6 +174,11 @@ class TestConfusions:
         assert [videos for *_, videos in worst] == sorted((counts - np.diag(np.diag(counts))).ravel(), reverse=True)[:3]
         assert all(counts[int(true), int(taken)] == videos for true, taken, videos in worst)
 
+    @pytest.mark.filterwarnings("error")
+    def test_any_class_name_can_be_drawn(self) -> None:
+        names = ["costs $5 or $x_{$", "做俯卧撑", "\\frac%_^&#", ""]
+        assert draw_confusion(np.eye(4, dtype=np.int64), names, "epoch 1").any()
+
     @pytest.mark.parametrize("classes", [1, 2, 20, 174, 400])
     def test_pictures_stay_readable_at_any_number_of_classes(self, classes: int, tmp_path: Path) -> None:
         counts = np.eye(classes, dtype=np.int64) * 5
@@ -178,6 +190,15 @@ class TestConfusions:
         bright = (image.reshape(-1, 3) == (251, 252, 191)).all(1).sum()
         assert bright >= classes * 4
         Image.fromarray(image).save(tmp_path / "picture.png")
+
+
+def test_a_caption_that_is_too_long_shows_its_end() -> None:
+    tiles = np.zeros((1, 2, 3, MAX_SIDE, MAX_SIDE), dtype=np.uint8)
+    narrow = clip_grid(tiles, ["/a/very/long/path/" * 9 + "clip_0001.mp4  ·  class"])
+    other = clip_grid(tiles, ["/a/very/long/path/" * 8 + "clip_0001.mp4  ·  class"])
+    different = clip_grid(tiles, ["/a/very/long/path/" * 9 + "clip_0002.mp4  ·  class"])
+    assert np.array_equal(narrow, other)
+    assert not np.array_equal(narrow, different)
 
 
 class TestClipTiles:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
+
+if TYPE_CHECKING:
+    from PIL.ImageFont import FreeTypeFont
 
 MAX_CLIPS = 8
 MAX_SIDE = 112
@@ -42,11 +46,11 @@ def clip_tiles(frames: Tensor, num_segments: int, mean: Sequence[float], std: Se
 
 
 def clip_grid(tiles: NDArray[np.uint8], captions: Sequence[str]) -> NDArray[np.uint8]:
-    """The picture of `clip_tiles`, with a line above each clip.
+    """The picture of `clip_tiles`, with a line above each clip; tiny frames are enlarged by a whole factor.
 
     Args:
         tiles: (clips, T, 3, h, w).
-        captions: one a clip.
+        captions: one a clip; of one that is too long the end is shown.
 
     Returns:
         (height, width, 3), RGB.
@@ -54,8 +58,10 @@ def clip_grid(tiles: NDArray[np.uint8], captions: Sequence[str]) -> NDArray[np.u
     from matplotlib.font_manager import findfont  # half a second, and the main process alone draws
     from PIL import Image, ImageDraw, ImageFont
 
-    clips, segments, _, height, width = tiles.shape
     font = ImageFont.truetype(findfont("DejaVu Sans"), 11)  # comes with matplotlib; Latin, Greek, Cyrillic and more
+    factor = max(1, MAX_SIDE // max(tiles.shape[3:]))
+    tiles = tiles.repeat(factor, axis=3).repeat(factor, axis=4)
+    clips, segments, _, height, width = tiles.shape
     grid = np.full((clips * (_CAPTION + height), segments * (width + _GAP) - _GAP, 3), 255, dtype=np.uint8)
     for row in range(clips):
         top = row * (_CAPTION + height) + _CAPTION
@@ -65,5 +71,16 @@ def clip_grid(tiles: NDArray[np.uint8], captions: Sequence[str]) -> NDArray[np.u
     picture = Image.fromarray(grid)
     draw = ImageDraw.Draw(picture)
     for row, caption in enumerate(captions):
-        draw.text((2, row * (_CAPTION + height) + 1), caption, fill=(0, 0, 0), font=font)
+        draw.text(
+            (2, row * (_CAPTION + height) + 1), _end_of(caption, font, grid.shape[1] - 4), fill=(0, 0, 0), font=font
+        )
     return np.asarray(picture)
+
+
+def _end_of(text: str, font: FreeTypeFont, width: int) -> str:
+    """As much of the text as fits into `width` pixels."""
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength("…" + text) > width:
+        text = text[1:]
+    return "…" + text

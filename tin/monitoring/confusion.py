@@ -78,8 +78,8 @@ def draw_confusion(counts: NDArray[np.int64], names: Sequence[str], title: str) 
     places = np.arange(0, classes, step)
     texts = [_short(names[at]) for at in places.tolist()] if classes <= _NAMED else [str(at) for at in places]
     size = 9 if classes <= _NUMBERED else 7
-    axes.set_xticks(places, texts, rotation=90, fontsize=size)
-    axes.set_yticks(places, texts, fontsize=size)
+    axes.set_xticks(places, texts, rotation=90, fontsize=size, parse_math=False)  # a name may have dollar signs
+    axes.set_yticks(places, texts, fontsize=size, parse_math=False)
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
     axes.set_title(title, fontsize=10)

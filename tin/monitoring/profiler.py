@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -37,6 +38,8 @@ class Profiler:
     def __enter__(self) -> Self:
         if self._steps:
             self._folder.mkdir(parents=True, exist_ok=True)
+            # Its C++ part talks on the terminal even when all is well, right through whatever is shown there.
+            os.environ.setdefault("KINETO_LOG_LEVEL", "6")
             activities = [profiler.ProfilerActivity.CPU]
             if torch.cuda.is_available():
                 activities.append(profiler.ProfilerActivity.CUDA)

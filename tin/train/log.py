@@ -163,7 +163,7 @@ class RunLog:
         (global_step, tiles, labels, names), self._clips = self._clips, None
         captions = [self._name(label) if label >= 0 else "no label" for label in labels.tolist()]
         if names:
-            captions = [f"{caption}  ·  {name}" for caption, name in zip(captions, names, strict=True)]
+            captions = [f"{name}  ·  {caption}" for caption, name in zip(captions, names, strict=True)]
         self._events.image("clips", clip_grid(tiles.cpu().numpy(), captions), global_step)
 
     def _name(self, label: int) -> str:
