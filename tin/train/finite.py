@@ -169,11 +169,14 @@ class FiniteGuard:
             earlier = json.loads(self._file.read_text(encoding="utf-8"))["steps"]
         except (OSError, ValueError, LookupError, TypeError):
             earlier = []
-        steps = [*earlier, *(self._evidence(event) for event in events)]
-        evidence = {"limit": self._limit, "left_out": self.counted, "steps": steps[-_MOST_EVENTS:]}
+        steps = [*earlier, *(self._evidence(event) for event in events)][-_MOST_EVENTS:]
+        lines = ",\n".join(
+            json.dumps(step, allow_nan=False) for step in steps
+        )  # a step a line: it may have thousands of ids
+        text = f'{{"limit": {self._limit}, "left_out": {self.counted}, "steps": [\n{lines}\n]}}\n'
         whole = self._file.with_suffix(".json.part")
         try:
-            whole.write_text(json.dumps(evidence, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+            whole.write_text(text, encoding="utf-8")
             os.replace(whole, self._file)
             self._trouble = ""
         except OSError as error:  # no reason to end the run, or to leave the other ranks waiting
@@ -201,7 +204,7 @@ class FiniteGuard:
         broken = [rank for rank, loss in enumerate(last.losses) if not math.isfinite(loss)]
         what = f"the loss was not finite on rank {broken[0]}" if broken else "every loss was finite, a gradient was not"
         return (
-            f"{self.counted} steps had a loss or gradients that are not finite and were left out, more than "
+            f"{self.counted} step{'s' * (self.counted != 1)} had a loss or gradients that are not finite and were left out, more than "
             f"train.max_skipped = {self._limit}; the last at epoch {last.epoch}, step {last.step}, where {what}. Look at "
             f"{self._file}{self._trouble}: if the steps name the same videos, leave those out; else lower optim.lr, add warm-up "
             "(schedule.warmup_epochs) or use --amp bf16, and --resume"
