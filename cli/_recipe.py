@@ -29,7 +29,7 @@ _FIELDS: tuple[tuple[str, str, Any, str], ...] = (
         "--optimizer",
         "optim.kind",
         click.Choice(["sgd", "apex-sgd", "lamb"]),
-        "PyTorch's fused SGD, or FusedSGD or FusedLAMB of NVIDIA apex.",
+        "PyTorch's fused SGD, or FusedSGD or LAMB of NVIDIA apex.",
     ),
     ("--ema", "train.ema", click.FloatRange(0, 1, min_open=True, max_open=True), "Decay of averaged weights (0.9999)."),
     ("--compile/--no-compile", "train.compile", None, "Run the network through torch.compile."),

@@ -112,7 +112,7 @@ class OptimSettings(_Settings):
     """The optimiser and its parameter groups (`tin.train.parameter_groups`), and the loss."""
 
     kind: Literal["sgd", "apex-sgd", "lamb"] = "sgd"
-    """`sgd` is PyTorch's, fused; `apex-sgd` and `lamb` are FusedSGD and FusedLAMB of NVIDIA apex."""
+    """`sgd` is PyTorch's, fused; `apex-sgd` and `lamb` are FusedSGD and FusedMixedPrecisionLamb of NVIDIA apex."""
     lr: Positive
     """Learning rate for a global batch of `train.base_batch` clips."""
     momentum: float = Field(default=0.9, ge=0.0, lt=1.0)
