@@ -24,7 +24,8 @@ from tin.train.progress import StepReport
 def report(**changes: Any) -> StepReport:
     return StepReport(**{
         "epoch": 2, "epochs": 4, "step": 50, "steps": 100, "loss": 1.23456, "top1": 0.5, "lr": 0.0125, "clips_per_second": 123.4,
-        "data_wait": 0.03, "grad_norm": 2.5, "memory_mb": 2048.0, "eta_s": 3725.0, **changes,
+        "data_wait": 0.03, "grad_norm": 2.5, "memory_mb": 2048.0, "eta_s": 3725.0, "top5": None, "lrs": {}, "updates": 150, "skipped": 0,
+        "bad_videos": 0, "gpu_utilisation": None, "scale": None, **changes,
     })  # fmt: skip
 
 

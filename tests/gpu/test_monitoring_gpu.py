@@ -26,7 +26,7 @@ GPU = torch.device("cuda:0")
 def test_nothing_waits_for_the_device_before_a_report(tmp_path: Path) -> None:
     model = tin.build_model("tin_resnet18", 3, 4).to(GPU).eval()
     frames, labels = torch.randn(8, 3, 64, 64, device=GPU), torch.tensor([0, 2], device=GPU)
-    log, meter = RunLog(tmp_path, recipe=recipe()), StepMeter(GPU)
+    log, meter = RunLog(tmp_path, 0, recipe()), StepMeter(GPU)
     scalars = [torch.tensor(value, device=GPU) for value in (1.5, 1, 2, 3.0, 0.0)]
     loss, hits1, hits5, norm, skipped = scalars
     with torch.inference_mode():

@@ -20,6 +20,7 @@ import tin
 from tests.tin.clips import NUM_SEGMENTS, MemoryLoader
 from tests.tin.test_train import recipe
 from tin.distributed import World
+from tin.errors import TinError
 from tin.evaluation import Scores
 from tin.models.inspect import OffsetProbe
 from tin.train.log import RunLog, flat_recipe
@@ -62,7 +63,7 @@ def scores(labels: list[int], predictions: list[int], classes: int = 3) -> Score
 
 
 def test_json_lines_and_curves_hold_the_same_numbers(tmp_path: Path) -> None:
-    log = RunLog(tmp_path, recipe=recipe(), label_names=NAMES, world_size=2)
+    log = RunLog(tmp_path, 0, recipe(), label_names=NAMES, world_size=2)
     log.step(4, report())
     log.step(8, report(loss=float("nan"), gpu_utilisation=None, scale=None, top5=None))
     log.close()
@@ -86,7 +87,7 @@ def test_json_lines_and_curves_hold_the_same_numbers(tmp_path: Path) -> None:
 
 
 def test_a_resumed_run_appends_and_hides_what_it_does_again_alone(tmp_path: Path) -> None:
-    log = RunLog(tmp_path, recipe=recipe())
+    log = RunLog(tmp_path, 0, recipe())
     for step in (4, 8, 12):
         log.step(step, report(loss=float(step)))
     log.validation(8, 2, {"top1_acc": 0.5})
@@ -109,7 +110,7 @@ def test_hyper_parameters_stand_beside_the_final_metrics(tmp_path: Path) -> None
     """As TensorBoard's own plugin answers its table."""
     for run, lr in (("one", 0.01), ("two", 0.02)):
         (tmp_path / run).mkdir()
-        log = RunLog(tmp_path / run, recipe=recipe(f"optim.lr={lr}", "data.flip_labels=none"))
+        log = RunLog(tmp_path / run, 0, recipe(f"optim.lr={lr}", "data.flip_labels=none"))
         log.validation(6, 1, {"top1_acc": 10 * lr, "mean_class_accuracy": 0.5})
         if run == "two":
             log.finish(6, {"top1_acc": 0.25, "epoch": 1.0})
@@ -179,7 +180,7 @@ def test_clips_are_drawn_as_the_network_gets_them_with_their_names(tmp_path: Pat
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (settings.data.mean, settings.data.std))
     colours = torch.randint(0, 256, (2 * NUM_SEGMENTS, 3, 1, 1)).expand(-1, -1, 32, 32).float()
     frames = ((colours - mean) / std).contiguous(memory_format=torch.channels_last)
-    log = RunLog(tmp_path, recipe=settings, label_names=NAMES)
+    log = RunLog(tmp_path, 0, settings, label_names=NAMES)
     log.clips(3, frames, torch.tensor([1, -1]), ["a.mp4", "b.mp4"])
     assert "clips" not in read(tmp_path).Tags()["images"]  # not in the hot path
     frames.zero_()  # a loader may use its memory again
@@ -199,7 +200,7 @@ def test_clips_are_drawn_as_the_network_gets_them_with_their_names(tmp_path: Pat
 
 
 def test_confusions_are_counted_written_and_drawn(tmp_path: Path) -> None:
-    log = RunLog(tmp_path, recipe=recipe(), label_names=["left, far", "middle", "right"])
+    log = RunLog(tmp_path, 0, recipe(), label_names=["left, far", "middle", "right"])
     log.validation(6, 1, {"top1_acc": 0.5}, scores([0, 0, 0, 1, 2, 2], [0, 1, 1, 1, 0, 2]))
     log.validation(12, 2, {"top1_acc": 0.6}, scores([0, 0, 0, 1, 2], [0, 1, 1, 1, 0]))
     log.close()
@@ -215,7 +216,7 @@ def test_confusions_are_counted_written_and_drawn(tmp_path: Path) -> None:
 def test_offsets_become_histograms_lines_and_a_picture_over_epochs(tmp_path: Path) -> None:
     model = tin.build_model("tin_resnet18", 3, NUM_SEGMENTS)
     loader = MemoryLoader(8, training=False)
-    log = RunLog(tmp_path, recipe=recipe())
+    log = RunLog(tmp_path, 0, recipe())
     for epoch in (1, 2):
         with OffsetProbe(model) as probe, torch.no_grad():
             for batch in loader:
@@ -245,7 +246,7 @@ def test_a_network_without_offsets_leaves_none(tmp_path: Path) -> None:
     model = tin.build_model("tsm_resnet18", 3, NUM_SEGMENTS)
     with OffsetProbe(model) as probe, torch.no_grad():
         model.eval()(torch.randn(NUM_SEGMENTS, 3, 32, 32))
-    log = RunLog(tmp_path, recipe=recipe())
+    log = RunLog(tmp_path, 0, recipe())
     log.offsets(1, 1, probe.shifts())
     log.close()
     assert read(tmp_path).Tags()["images"] == []
@@ -264,7 +265,7 @@ def full_disk(limit: int) -> Iterator[None]:
 
 def test_a_full_disk_stops_no_run_and_loses_nothing(tmp_path: Path) -> None:
     warnings: list[str] = []
-    log = RunLog(tmp_path, recipe=recipe(), warn=warnings.append)
+    log = RunLog(tmp_path, 0, recipe(), warn=warnings.append)
     log.step(1, report())
     sizes = [path.stat().st_size for path in (tmp_path / "log.jsonl", *(tmp_path / "tensorboard").iterdir())]
     with full_disk(min(sizes) + 100):
@@ -281,6 +282,16 @@ def test_a_full_disk_stops_no_run_and_loses_nothing(tmp_path: Path) -> None:
     assert [line["global_step"] for line in lines(tmp_path)] == [1, 2, 2, 3, 4]
     assert [step for step, _ in scalars(read(tmp_path), "train/loss")] == [1, 2, 3, 4]
     assert sum("is written again" in text for text in warnings) == 2
+
+
+@pytest.mark.parametrize("name", ["log.jsonl", "offsets.jsonl", "tensorboard"])
+def test_what_cannot_be_made_is_named_at_the_start(tmp_path: Path, name: str) -> None:
+    if name == "tensorboard":
+        (tmp_path / name).write_text("a file where a folder belongs")
+    else:
+        (tmp_path / name).symlink_to(tmp_path / "nowhere" / name)
+    with pytest.raises(TinError, match=rf"cannot (write|make) {tmp_path / name}: .*; choose another --work-dir"):
+        RunLog(tmp_path, 0, recipe())
 
 
 def outcome(loss: float, hits1: int, hits5: int, clips: int = 4, **changes: Any) -> Outcome:

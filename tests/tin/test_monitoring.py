@@ -106,7 +106,7 @@ def trained(log: RunLog | None) -> dict[str, torch.Tensor]:
 
 
 def test_a_watched_training_ends_with_the_same_bits(tmp_path: Path) -> None:
-    log = RunLog(tmp_path, recipe=recipe())
+    log = RunLog(tmp_path, 0, recipe())
     watched = trained(log)
     log.close()
     for name, value in trained(None).items():

@@ -17,6 +17,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard import summary
 
+from tin.errors import TinError
 from tin.monitoring.files import Appender, Warn
 
 HISTOGRAM_BINS = 64
@@ -37,7 +38,10 @@ class EventFile:
     """
 
     def __init__(self, folder: Path, purge_step: int, warn: Warn) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise TinError(f"cannot make {folder}: {error.strerror}; choose another --work-dir") from None
         now = time.time_ns()  # readers take a folder's files in the order of their names
         name = f"events.out.tfevents.{now // 10**9:010d}.{platform.node()}.{os.getpid()}.{now % 10**9:09d}"
         self._file = Appender(folder / name, warn)

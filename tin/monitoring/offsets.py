@@ -81,6 +81,10 @@ class OffsetHistory:
             figure.colorbar(image, ax=axes, fraction=0.05, pad=0.02)
         return rendered(figure)
 
+    def flush(self) -> None:
+        """Try again to write what a full disk refused."""
+        self._file.write(b"")
+
     def close(self) -> None:
         self._file.close()
 

@@ -40,7 +40,7 @@ class RunLog:
     Args:
         work_dir: the run's folder.
         first_step: steps that the run has behind it; TensorBoard's points past it belong to an interrupted run and are hidden.
-        recipe: the run's; without it there are no clip pictures and no hyper-parameters.
+        recipe: the run's.
         label_names: of the classes; their numbers without.
         world_size: processes of the run.
         warn: told about trouble with the disk.
@@ -52,8 +52,8 @@ class RunLog:
     def __init__(
         self,
         work_dir: Path,
-        first_step: int = 0,
-        recipe: Recipe | None = None,
+        first_step: int,
+        recipe: Recipe,
         *,
         label_names: Sequence[str] | None = None,
         world_size: int = 1,
@@ -68,21 +68,19 @@ class RunLog:
         self._offsets = OffsetHistory(work_dir / "offsets.jsonl", first_step, warn)
         # What was logged at first_step itself was saved with it: only what came later is done again.
         self._events = EventFile(work_dir / "tensorboard", first_step + 1, warn)
-        if recipe is not None:
-            self._events.hyper_parameters(flat_recipe(recipe), list(COMPARED))
+        self._events.hyper_parameters(flat_recipe(recipe), list(COMPARED))
 
     def event(self, kind: str, values: Mapping[str, Any]) -> None:
         """One JSON line, with its time (seconds since 1970), host and world size. What is not finite becomes null."""
         line = {"event": kind, "time": round(time.time(), 3), **self._origin, **values}
         self._lines.write((json.dumps(_plain(line)) + "\n").encode())
 
-    def step(self, global_step: int, report: StepReport, group_lrs: Mapping[str, float] | None = None) -> None:
+    def step(self, global_step: int, report: StepReport) -> None:
         """The averages since the last report."""
         values = dataclasses.asdict(report)
-        lrs = {**values.pop("lrs"), **(group_lrs or {})}
-        self.event("step", {"global_step": global_step, **values, "lrs": lrs})
+        self.event("step", {"global_step": global_step, **values})
         scalars = {name: values[field] for name, field in _CURVES.items() if values[field] is not None}
-        self._events.scalars(scalars | {f"lr/{name}": lr for name, lr in lrs.items()}, global_step)
+        self._events.scalars(scalars | {f"lr/{name}": lr for name, lr in report.lrs.items()}, global_step)
         self._draw_clips()
 
     def clips(self, global_step: int, frames: Tensor, labels: Tensor, names: Sequence[str] | None = None) -> None:
@@ -93,8 +91,6 @@ class RunLog:
             labels: (N,).
             names: of the videos.
         """
-        if self._recipe is None:
-            return
         data = self._recipe.data
         tiles = clip_tiles(frames, self._recipe.model.num_segments, data.mean, data.std)
         kept = list(names[:MAX_CLIPS]) if names else None
@@ -116,7 +112,7 @@ class RunLog:
             table = "\n".join(["| true class | taken for | videos |", "|---|---|---:|", *rows])
             self._events.text("val/most confused", table, global_step)
         self.event("validation", {"global_step": global_step, "epoch": epoch, **metrics, "most_confused": confused})
-        self.scalars(global_step, {f"val/{name}": value for name, value in metrics.items()})
+        self._events.scalars({f"val/{name}": value for name, value in metrics.items()}, global_step)
         self._draw_clips()
 
     def offsets(self, global_step: int, epoch: int, shifts: Sequence[BlockShift]) -> None:
@@ -128,14 +124,6 @@ class RunLog:
         self._events.histograms(values, global_step, -LIMIT, LIMIT)
         self._events.image("offsets over the epochs", self._offsets.picture(), global_step)
 
-    def scalars(self, global_step: int, values: Mapping[str, float]) -> None:
-        """Points of TensorBoard curves."""
-        self._events.scalars(values, global_step)
-
-    def text(self, name: str, text: str) -> None:
-        """A Markdown text in TensorBoard."""
-        self._events.text(name, text)
-
     def finish(self, global_step: int, metrics: Mapping[str, float]) -> None:
         """The run is complete.
 
@@ -143,12 +131,13 @@ class RunLog:
             metrics: of the best validation; empty without one.
         """
         self.event("finish", {"global_step": global_step, "best": dict(metrics)})
-        self.scalars(global_step, {f"best/{name}": value for name, value in metrics.items()})
+        self._events.scalars({f"best/{name}": value for name, value in metrics.items()}, global_step)
         self._events.finished()
 
     def flush(self) -> None:
         """Try again to write what a full disk refused."""
         self._lines.write(b"")
+        self._offsets.flush()
         self._events.flush()
 
     def close(self) -> None:

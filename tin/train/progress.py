@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 
@@ -29,19 +29,19 @@ class StepReport:
     """Peak GPU memory, or resident memory on a CPU."""
     eta_s: float
     """Seconds left, validation not counted."""
-    top5: float | None = None
+    top5: float | None
     """None where five classes are all there are."""
-    lrs: Mapping[str, float] = field(default_factory=dict)
+    lrs: Mapping[str, float]
     """Of each parameter group, by its name."""
-    updates: int = 0
+    updates: int
     """Steps of the whole run that moved the weights."""
-    skipped: int = 0
+    skipped: int
     """Steps of the whole run left out because their numbers were not finite."""
-    bad_videos: int = 0
+    bad_videos: int
     """Videos that could not be used, all processes together."""
-    gpu_utilisation: float | None = None
+    gpu_utilisation: float | None
     """Of the main process's GPU, 0…1; None on a CPU or where NVML is not to be had."""
-    scale: float | None = None
+    scale: float | None
     """Of the fp16 loss; None without one."""
     best: float | None = None
     """Top-1 accuracy of the best validation so far, 0…1."""
