@@ -51,9 +51,9 @@ class DecodeOnly(OurLoader):
     def read(self) -> Iterator[Marks]:
         pool, under_way = WorkerPool(self.job.workers), 0
         for key in self.job.order():
-            pool.submit(
-                key, "decode", str(self.job.videos.entries[key[1]].path), self.job.plan(key).indices.reshape(-1)
-            )
+            entry = self.job.videos.entries[key[1]]
+            indices = self.job.plan(key).indices.reshape(-1)
+            pool.submit(key, "decode", str(entry.path), indices, self.job.index[entry].layout)
             under_way += 1
             while under_way >= 4 * self.job.workers:
                 done = pool.collect()

@@ -69,10 +69,9 @@ def _decoding_alone(loader: Loader, workers: int) -> Iterator[Decode | None]:
     def decode(epoch: int, ids: Sequence[int]) -> float:
         before, used = pool.tally.frames, 0
         for ticket, id in enumerate(ids):
-            plan = make_plan(
-                entries[id], index[entries[id]], loader.spec, training=True, seed=loader.seed, epoch=epoch, id=id
-            )
-            pool.submit((epoch, ticket), "decode", str(entries[id].path), plan.indices.reshape(-1))
+            info = index[entries[id]]
+            plan = make_plan(entries[id], info, loader.spec, training=True, seed=loader.seed, epoch=epoch, id=id)
+            pool.submit((epoch, ticket), "decode", str(entries[id].path), plan.indices.reshape(-1), info.layout)
             used += plan.indices.size
         left = len(ids)
         while left:

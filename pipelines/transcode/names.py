@@ -1,4 +1,4 @@
-"""The names of copies: a source's place below its root with the ending .mp4, never one name for two sources."""
+"""The names of copies: a source's place below its root, or its like, with the ending .mp4; never one name for two sources."""
 
 from __future__ import annotations
 
@@ -38,8 +38,9 @@ def name_sources(
 ) -> list[Source]:
     """A name for the copy of every video, in order.
 
-    `ROOT/a/b.avi` becomes `a/b.mp4`; where that is another source's, `a/b.avi.mp4`, then `a/b.avi~2.mp4` and so on. What has
-    a copy keeps its name, whatever is added to the list later. Videos outside the root keep their whole path.
+    `ROOT/a/b.avi` becomes `a/b.mp4`; where that is another source's, `a/b.avi.mp4`, then `a/b.avi~2.mp4` and so on. Videos
+    outside the root have their place below the folder that holds all of these. What has a copy keeps its name, whatever is
+    added to the list later.
 
     Args:
         entries: the list's.
@@ -54,8 +55,10 @@ def name_sources(
     for made in copies.values():
         by_path.setdefault(made.source, []).append(made)
         by_id.setdefault(made.id, []).append(made)
-    home = os.path.abspath(root)
     paths = [os.path.abspath(entry.path) for entry, _ in entries]
+    home = PurePosixPath(os.path.abspath(root))
+    outside = [path for path in paths if not PurePosixPath(path).is_relative_to(home)]
+    other = PurePosixPath(os.path.commonpath([os.path.dirname(path) for path in outside]) if outside else home)
     own: list[Copy | None] = []
     taken: set[str] = set()
     for (entry, _), path, (_, info) in zip(entries, paths, entries, strict=True):
@@ -72,7 +75,7 @@ def name_sources(
         if copy is not None:
             name = copy.name
         else:
-            name = next(name for name in _candidates(path, home) if name not in copies and name not in taken)
+            name = next(name for name in _candidates(path, (home, other)) if name not in copies and name not in taken)
             taken.add(name)
         if name != name.strip() or len(name.splitlines()) != 1:
             raise DataError(
@@ -83,9 +86,9 @@ def name_sources(
     return sources
 
 
-def _candidates(path: str, home: str) -> Iterator[str]:
+def _candidates(path: str, homes: Sequence[PurePosixPath]) -> Iterator[str]:
     place = PurePosixPath(path)
-    place = place.relative_to(home if place.is_relative_to(home) else place.anchor)
+    place = place.relative_to(next(home for home in homes if place.is_relative_to(home)))
     if place.parts[0] == SCRATCH:
         place = "videos" / place
     if place.suffix.lower() in VIDEO_SUFFIXES:

@@ -40,9 +40,26 @@ def test_a_source_outside_the_root_stays_inside_the_folder(tmp_path: Path) -> No
     (tmp_path / "lists").mkdir()
     write_video(tmp_path / "a.mp4", frames=5)
     done = run(listed(tmp_path / "lists", ["../a.mp4", str(tmp_path / "lists" / ".." / "a.mp4")]), tmp_path / "out")
-    inside = str(tmp_path / "a.mp4").lstrip("/")
-    assert [entry.id for entry in done.videos.entries] == [inside, f"{inside}.mp4"]
+    assert [entry.id for entry in done.videos.entries] == ["a.mp4", "a.mp4.mp4"]
     assert all(entry.path.resolve().is_relative_to(tmp_path / "out") for entry in done.videos.entries)
+
+
+def test_absolute_paths_become_places_below_the_folder_that_holds_them_and_stay(tmp_path: Path) -> None:
+    """Also where a later list shows that this folder lies higher, and where a name within the root is the same."""
+    for name in ("data/new/x/a.mp4", "data/new/y/a.mp4", "data/old/a.mp4", "lists/x/a.mp4"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        write_video(tmp_path / name, frames=5)
+    data, out = tmp_path / "data", tmp_path / "out"
+    names: list[str | Path] = [data / "new/x/a.mp4", data / "new/y/a.mp4"]
+    done = run(listed(tmp_path / "lists", names), out)
+    assert [entry.id for entry in done.videos.entries] == ["x/a.mp4", "y/a.mp4"]
+    names += [data / "old/a.mp4", "x/a.mp4"]
+    for written, kept in ((2, 2), (0, 4)):
+        done = run(listed(tmp_path / "lists", names), out)
+        assert [entry.id for entry in done.videos.entries] == ["x/a.mp4", "y/a.mp4", "old/a.mp4", "x/a.mp4.mp4"]
+        assert (done.written, done.kept) == (written, kept)
+    one = run(listed(tmp_path / "lists", [data / "old/a.mp4"]), tmp_path / "other")
+    assert [entry.id for entry in one.videos.entries] == ["a.mp4"]
 
 
 def test_lists_with_equal_names_inside_share_a_folder_without_overwriting(tmp_path: Path) -> None:
