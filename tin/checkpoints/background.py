@@ -105,14 +105,14 @@ class BackgroundWriter:
             self._changed.notify_all()
             while self._writing or (self._waiting and not (self._trouble and time.monotonic() >= give_up_at)):
                 self._changed.wait(timeout=0.1 if self._trouble else None)
-            failed = self._trouble if self._waiting else None
+            failed, self._trouble = self._trouble, None
             self._waiting.clear()
             self._changed.notify_all()
         if thread:
             thread.join()
         self.tell()
         if failed:
-            raise TinError(f"{failed}; it was tried for {patience_s:.0f} s more at the end of the run")
+            raise TinError(f"{failed}. Trying again for {patience_s:g} s at the end of the run did not help")
 
     # ---- the thread ----------------------------------------------------------------------------------------------------------
 
@@ -134,8 +134,11 @@ class BackgroundWriter:
                 problem = error
             with self._changed:
                 self._writing = False
-                for name in left:
-                    self._waiting.setdefault(name, copy)  # a newer state may have come
+                if isinstance(
+                    problem, OSError
+                ):  # what else fails, fails again: a copy that a broken GPU never delivered
+                    for name in left:
+                        self._waiting.setdefault(name, copy)  # a newer state may have come
                 if problem:
                     self._failed(problem, names, copy)
                 elif self._trouble:
@@ -188,11 +191,11 @@ class BackgroundWriter:
         news = self._trouble is None
         self._trouble = f"cannot write {self._paths(names)}: {_reason(problem, self._folder, copy.nbytes)}"
         if news:
-            self._make_room(self._waiting.get(self._newest, copy))
             self._messages.append(
                 f"{self._trouble}. Training goes on and the files that are there stay as they are; the newest state is tried "
                 f"again at every save and every {self._retry_s:g} s"
             )
+        self._make_room(self._waiting.get(self._newest, copy))
 
     def _make_room(self, latest: HostCopy) -> None:
         """While the disk refuses, hold the latest state and those of `kept` names, not one for each file that was due."""

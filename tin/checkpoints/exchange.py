@@ -1,4 +1,4 @@
-"""The state that rank 0 has read, on every rank: a resumed run needs no file system that its machines share."""
+"""The state that one rank has read, on every rank: a resumed run needs no file system that its machines share."""
 
 from __future__ import annotations
 
@@ -12,25 +12,26 @@ from tin.checkpoints.tree import map_leaves
 from tin.distributed import World
 
 
-def broadcast_state(state: Any, world: World) -> Any:
-    """Rank 0's `state` on every rank; tensors travel one by one through the CPU, so that no rank holds it twice.
+def broadcast_state(state: Any, world: World, source: int) -> Any:
+    """The `state` of rank `source` on every rank; tensors travel one by one through the CPU, so that no rank holds it twice.
 
     Args:
-        state: on rank 0 what `load_state` gave, its tensors on the CPU; not read on the others.
+        state: on rank `source` what `load_state` gave, its tensors on the CPU; not read on the others.
         world: this process among those of the run; the process group must have a backend for CPU tensors.
+        source: who has it.
 
     Returns:
-        On rank 0 `state` itself, on the others an equal one, in the same memory layout where that has no gaps.
+        On rank `source` `state` itself, on the others an equal one, in the same memory layout where that has no gaps.
     """
     if world.size == 1:
         return state
     tensors: list[Tensor] = []
-    frame = [map_leaves(state, Tensor, lambda tensor: _hole(tensor, tensors)) if world.is_main else None]
-    dist.broadcast_object_list(frame, device=torch.device("cpu"))
-    if not world.is_main:
-        return map_leaves(frame[0], _Hole, _receive)
+    frame = [map_leaves(state, Tensor, lambda tensor: _hole(tensor, tensors)) if world.rank == source else None]
+    dist.broadcast_object_list(frame, source, device=torch.device("cpu"))
+    if world.rank != source:
+        return map_leaves(frame[0], _Hole, lambda hole: _received(hole, source))
     for tensor in tensors:
-        _broadcast(tensor)
+        _broadcast(tensor, source)
     return state
 
 
@@ -48,13 +49,13 @@ def _hole(tensor: Tensor, tensors: list[Tensor]) -> _Hole:
     return _Hole(tensors[-1])
 
 
-def _receive(hole: _Hole) -> Tensor:
+def _received(hole: _Hole, source: int) -> Tensor:
     tensor = torch.empty_strided(hole.size, hole.stride, dtype=hole.dtype)
-    _broadcast(tensor)
+    _broadcast(tensor, source)
     return tensor
 
 
-def _broadcast(tensor: Tensor) -> None:
+def _broadcast(tensor: Tensor, source: int) -> None:
     """In place, as bytes: gloo does not know every dtype."""
     if tensor.numel():
-        dist.broadcast(tensor.as_strided((tensor.numel(),), (1,)).view(torch.uint8), 0)
+        dist.broadcast(tensor.as_strided((tensor.numel(),), (1,)).view(torch.uint8), source)

@@ -15,7 +15,7 @@ from tin.checkpoints import load_state
 from tin.checkpoints.background import BackgroundWriter
 from tin.checkpoints.exchange import broadcast_state
 from tin.checkpoints.files import remove_leftovers
-from tin.distributed import World, raise_together
+from tin.distributed import World, gather_objects, raise_together
 from tin.errors import TinError
 from tin.recipes import CheckpointSettings
 from tin.train.state import FORMAT
@@ -154,11 +154,12 @@ def holds_run(work_dir: Path) -> bool:
 def load_for_resume(work_dir: Path, world: World, say: Callable[[str], None]) -> tuple[dict[str, Any], Path] | None:
     """The newest whole state of a run, and its file: `last.pt`, else `previous.pt`, else the furthest of the kept ones.
 
-    Rank 0 reads it, checking every byte, and the others receive it: they need no file system in common. Temporary files that
-    killed writers left are removed.
+    The machines of a run need no file system in common: one process of each looks into its own `work_dir`, the one that is
+    furthest reads its file, checking every byte, and all others receive the state. So a run also goes on when another machine
+    has become the one of rank 0. Temporary files that killed writers left are removed.
 
     Args:
-        work_dir: the run's folder, on rank 0.
+        work_dir: the run's folder.
         world: this process among those of the run; the process group must exist.
         say: on rank 0 told of each file that is passed over, and why.
 
@@ -168,20 +169,42 @@ def load_for_resume(work_dir: Path, world: World, say: Callable[[str], None]) ->
     Raises:
         TinError: there are checkpoints, and none can be used; names them. On ranks other than 0 PeerError.
     """
-    found: tuple[dict[str, Any], Path] | None = None
+    if world.local_rank == 0:
+        remove_leftovers(work_dir)
+    places = gather_objects(_furthest(work_dir) if world.local_rank == 0 else _NOTHING, world)
+    reader = places.index(max(places))
+    if places[reader] == _NOTHING:
+        return None
+    found: tuple[Any, str, list[str]] = (None, "", [])
     problem: Exception | None = None
-    if world.is_main:
+    if world.rank == reader:
         try:
-            remove_leftovers(work_dir)
-            found = _newest_whole(work_dir, say)
+            found = _newest_whole(work_dir)
         except Exception as error:
             problem = error
     raise_together(problem, world)
-    state, name = broadcast_state((found[0], found[1].name) if found else (None, ""), world)
-    return (state, work_dir / name) if name else None
+    state, name, said = broadcast_state(found, world, reader)
+    if world.is_main:
+        for text in said:
+            say(text)
+    return state, work_dir / name
 
 
-def _newest_whole(work_dir: Path, say: Callable[[str], None]) -> tuple[dict[str, Any], Path] | None:
+_NOTHING, _UNREADABLE = -2, -1
+
+
+def _furthest(work_dir: Path) -> int:
+    """Steps taken, by the first file that can be read."""
+    steps = [_NOTHING]
+    for path in _candidates(work_dir):
+        steps.append(_steps(path))
+        if steps[-1] != _UNREADABLE:
+            break
+    return steps[-1]
+
+
+def _newest_whole(work_dir: Path) -> tuple[dict[str, Any], str, list[str]]:
+    """The state, the name of its file, and what to say about it."""
     problems: list[str] = []
     for path in _candidates(work_dir):
         try:
@@ -191,17 +214,16 @@ def _newest_whole(work_dir: Path, say: Callable[[str], None]) -> tuple[dict[str,
         except TinError as error:
             problems.append(str(error))
             continue
-        for problem in problems:
-            say(f"passed over: {problem}")
-        if problems:
+        said = [f"passed over: {problem}" for problem in problems]
+        if said:
             progress = state["progress"]
-            say(f"using {path} instead, of epoch {progress['epoch'] + 1}, step {progress['global_step']} of the run")
-        return state, path
-    if problems:
-        raise TinError(
-            f"no checkpoint in {work_dir} can be resumed; start anew in another --work-dir. " + "; ".join(problems)
-        )
-    return None
+            said.append(
+                f"using {path} instead, epoch {progress['epoch'] + 1}, {progress['global_step']} steps into the run"
+            )
+        return state, path.name, said
+    raise TinError(
+        f"no checkpoint in {work_dir} can be resumed; start anew in another --work-dir. " + "; ".join(problems)
+    )
 
 
 def _candidates(work_dir: Path) -> Iterator[Path]:
@@ -218,8 +240,8 @@ def _candidates(work_dir: Path) -> Iterator[Path]:
 
 
 def _steps(path: Path) -> int:
-    """Steps taken, of the structure alone: the tensors are not read. −1 where that is not possible."""
+    """Steps taken, by the file's structure alone: the tensors are not read."""
     try:
         return int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["progress"]["global_step"])
     except Exception:  # bytes that are no checkpoint surface as almost any error; `load_state` says which
-        return -1
+        return _UNREADABLE
