@@ -22,6 +22,7 @@ from tin.errors import LostPeers, PeerError, TinError
 
 T = TypeVar("T")
 _OF_GLOO = re.compile(r"gloo|Connection closed by peer|Connection reset by peer", re.IGNORECASE)
+_MEETING = timedelta(minutes=15)  # to wait for rank 0 to be there at all: hosts may start minutes apart
 _side_groups: list[dist.ProcessGroup] = []
 
 
@@ -84,7 +85,8 @@ def resolve_device(name: str, world: World) -> torch.device:
         raise TinError(f"--device {name}: only cpu and cuda are supported")
     if not torch.cuda.is_available():
         raise TinError(f"--device {name}: PyTorch sees no CUDA GPU here; use --device cpu")
-    index = world.local_rank if device.index is None else device.index
+    alone = slurm.in_step() and torch.cuda.device_count() == 1  # srun --gpus-per-task shows each task its own GPU alone
+    index = device.index if device.index is not None else 0 if alone else world.local_rank
     if index >= torch.cuda.device_count():
         raise TinError(f"--device cuda:{index}: this machine has {torch.cuda.device_count()} GPU(s)")
     torch.cuda.set_device(index)
@@ -110,7 +112,7 @@ def process_group(world: World, device: torch.device, timeout_s: float = 3600) -
     method = "env://" if "MASTER_ADDR" in os.environ else f"tcp://{host}:{port}"
     timeout = timedelta(seconds=timeout_s)
     try:
-        store, rank, size = next(dist.rendezvous(method, world.rank, world.size, timeout=timeout))
+        store, rank, size = next(dist.rendezvous(method, world.rank, world.size, timeout=min(timeout, _MEETING)))
         # torchrun's agents keep one store over all starts, where a process would find addresses of those that are gone
         store = dist.PrefixStore(f"start_{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
         dist.init_process_group(

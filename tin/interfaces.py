@@ -8,7 +8,7 @@ import socket
 import struct
 
 _SIOCGIFADDR, _SIOCGIFNETMASK = 0x8915, 0x891B  # linux/sockios.h
-_NOWHERE = "192.0.2.1"  # TEST-NET-1: only default routes lead there, and nothing is ever sent
+_NOWHERE = "198.51.100.1"  # TEST-NET-2: only default routes lead there, and nothing is ever sent
 
 
 def resolve(host: str) -> list[str]:

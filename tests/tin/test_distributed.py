@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import nn
 
-from tin import slurm
+from tin import interfaces, slurm
 from tin.distributed import (
     World,
     check_equal_weights,
@@ -113,6 +113,15 @@ def test_the_first_host_of_slurms_list(hosts: str, first: str, monkeypatch: pyte
 def test_what_is_no_list_of_hosts_is_refused(hosts: str) -> None:
     with pytest.raises(TinError, match="set MASTER_ADDR"):
         slurm.first_host(hosts)
+
+
+def test_the_interface_that_leads_to_an_address() -> None:
+    assert interfaces.address_towards("127.0.0.1", outside=False) == "127.0.0.1"
+    assert interfaces.interface_of("127.0.0.1") == "lo"
+    assert interfaces.interface_of("127.3.2.1") == "lo", "by its network"
+    assert interfaces.interface_of("203.0.113.7") is None
+    assert interfaces.is_own("127.0.0.1")
+    assert not interfaces.is_own("203.0.113.7")
 
 
 def join(rank: int, port: int) -> World:
