@@ -56,10 +56,14 @@ def main() -> int:
     save("model-6clips", bench.model(peers, Rounds(10, 40), Rounds(10, 40)))
     try:
         from benchmarks.gpu_data import data
+        from benchmarks.gpu_train import train
     except ModuleNotFoundError as missing:
-        print(f"data left out: {missing.name} is not installed")
+        print(f"data and train left out: {missing.name} is not installed")
     else:
         save("data", data(device, Rounds(1, 3 if options.quick else 10), 4 if options.quick else 16))
+        for name, result in train(device, 3 if options.quick else 10, 15 if options.quick else 100):
+            save(f"train-{name.replace(' ', '')}", result)
+            print(result["verdict"]["words"])
     return 0
 
 

@@ -45,13 +45,12 @@ def data(device: torch.device, rounds: Rounds, batches: int, *, batch_size: int 
     rows = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        sources = _sources(folder, cores)
-        copies = _in_parallel(_short_groups, [(path, folder / f"gop8_{path.stem}.mp4") for path in sources], cores)
-        for name, paths in (("untouched", sources), ("gop 8", copies)):
-            videos = _list(folder, paths, batch_size * (LEAD + batches))
+        sets = kinetics(folder, cores)
+        for name, paths in sets.items():
+            videos = listed(folder, paths, batch_size * (LEAD + batches))
             rows += _rows(name, videos, device, rounds, batches, batch_size, cores)
     settings = {**vars(rounds), "batches": batches, "batch_size": batch_size, "device": str(device)}
-    return {"settings": {**settings, "videos": [path.name for path in sources]}, "rows": rows}
+    return {"settings": {**settings, "videos": [path.name for path in sets["untouched"]]}, "rows": rows}
 
 
 def _rows(
@@ -119,7 +118,14 @@ class Utilisation:
         return {"decoder_utilization": mean(decoder), "gpu_utilization": mean(gpu)}
 
 
-def _list(folder: Path, paths: Sequence[Path], count: int) -> VideoList:
+def kinetics(folder: Path, cores: int) -> dict[str, list[Path]]:
+    """Videos as Kinetics has them, `untouched`, and their copies with a keyframe every 8 frames, `gop 8`, made in `folder`."""
+    sources = _sources(folder, cores)
+    copies = _in_parallel(_short_groups, [(path, folder / f"gop8_{path.stem}.mp4") for path in sources], cores)
+    return {"untouched": sources, "gop 8": copies}
+
+
+def listed(folder: Path, paths: Sequence[Path], count: int) -> VideoList:
     """`count` videos: `paths` again and again under other names."""
     links = Path(tempfile.mkdtemp(dir=folder))
     names = [f"{number:05}{paths[number % len(paths)].suffix}" for number in range(count)]

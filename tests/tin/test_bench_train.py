@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -70,7 +71,7 @@ def model() -> nn.Module:
     return build_model("tin_resnet18", 3, 2)
 
 
-def measure(loader: Clips, steps: int, runs: int, **more: Any) -> dict[str, Any]:
+def measure(loader: Clips, steps: int | None, runs: int, **more: Any) -> dict[str, Any]:
     result = bench.train(loader, model(), recipe(), device=CPU, steps=steps, rounds=Rounds(0, runs), **more)
     assert json.loads(json.dumps(result)) == result
     return result
@@ -95,7 +96,7 @@ def test_each_round_reads_the_end_of_an_epoch_alone_and_trained_on_and_steps_on_
     warm = [(0, step) for step in (5, 6, 7, 8)]
     alone_and_together = [(turn, step) for turn in (0, 1) for _ in range(2) for step in (4, 5, 6, 7, 8)]
     assert loader.taken == warm + alone_and_together
-    assert len(seen) == 4 + 2 + 2 * (5 + 5)  # warm-up on the loader's and on random clips, then a round's two stretches
+    assert len(seen) == 4 + 3 + 2 * (5 + 5)  # warm-up on the loader's and on random clips, then a round's two stretches
     assert [line["name"] for line in result["rows"]] == ["end to end", "loader alone", "model alone"]
     for line in result["rows"]:
         assert 0 < line["p10"] <= line["median"] <= line["p90"]
@@ -144,6 +145,15 @@ def test_an_epoch_shorter_than_asked_is_enough() -> None:
     assert loader.taken == [(0, 0)] * 3
 
 
+def test_without_a_number_of_steps_a_stretch_lasts_some_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module("tin.bench.train")
+    monkeypatch.setattr(module, "STRETCH", 0.5)
+    settings = measure(Clips(2000), None, runs=1)["settings"]
+    assert 4 <= settings["steps"] < 2000
+    monkeypatch.setattr(module, "STRETCH", 0.0)
+    assert measure(Clips(2000), None, runs=1)["settings"]["steps"] == 4
+
+
 def test_an_empty_loader_is_an_error() -> None:
     with pytest.raises(TinError, match="no batch"):
         measure(Clips(0), steps=2, runs=1)
@@ -159,7 +169,7 @@ def test_shared_cores_add_the_times_up_and_separate_ones_do_not() -> None:
     [
         (300, 100, True, 1.0, 2, "model", ["the model is the limit: 300", "25% of a clip's time is reading", "at most 33%"]),
         (300, 100, False, 1.0, 2, "model", ["the model is the limit", "Faster reading would gain nothing"]),
-        (10, 100, False, 12.5, 1024, "loader", ["the loader is the limit: 10", "12.5 frames", "transcode LIST OUT --gop 8"]),
+        (10, 100, False, 12.5, 1024, "loader", ["the loader is the limit: 10", "waits for data 70%", "12.5 frames", "--gop 8"]),
         (10, 100, False, None, 1024, "loader", ["the loader is the limit", "transcode LIST OUT --gop 8"]),
         (10, 100, True, 1.0, 0, "loader", ["91% of a clip's time is reading", "ore --workers use more cores (now 0 of"]),
         (10, 100, True, 1.0, 1024, "loader", ["it takes more or faster cores"]),
@@ -185,7 +195,7 @@ def test_a_verdict_short_of_the_limit_says_where_the_rest_goes() -> None:
 
 def rows(loader: float, model: float, ratio: float) -> list[dict[str, Any]]:
     return [
-        {"name": "end to end", "median": 40.0, "ratio": ratio, "cpu_seconds_per_clip": 0.03},
+        {"name": "end to end", "median": 40.0, "ratio": ratio, "data_wait": 0.7, "cpu_seconds_per_clip": 0.03},
         {"name": "loader alone", "median": loader, "cpu_seconds_per_clip": 0.01},
         {"name": "model alone", "median": model, "cpu_seconds_per_clip": 0.01},
     ]

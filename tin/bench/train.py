@@ -22,6 +22,9 @@ from tin.train.step import TrainStep
 
 LEAD = 8
 """Steps on a GPU before the clock starts: the loader is then as far ahead as it stays."""
+WARMUP = 4
+STRETCH = 5.0
+"""Seconds that the model alone computes in a stretch, unless its steps are given; a stretch has at least four steps."""
 NEGLIGIBLE_LR = 1e-6
 """Weights stay where they are, so that random labels lead to no infinities, which would change the speed."""
 SHORT_OF_LIMIT = 0.95
@@ -77,8 +80,8 @@ def train(
     recipe: Recipe,
     *,
     device: torch.device,
-    steps: int,
     rounds: Rounds,
+    steps: int | None = None,
     workers: int | None = None,
 ) -> dict[str, Any]:
     """Clips a second of training from files, of its two halves alone, and its ratio to what they allow.
@@ -98,8 +101,8 @@ def train(
         model: on the CPU or already on the device. Its weights hardly change.
         recipe: of the step.
         device: where the model computes and the loader's batches are.
-        steps: of a stretch; fewer where an epoch is shorter.
         rounds: `runs` is used.
+        steps: of a stretch, fewer where an epoch is shorter; None for what takes the model alone STRETCH seconds.
         workers: decoding processes of the loader, for the advice.
 
     Returns:
@@ -111,8 +114,6 @@ def train(
     """
     step = TrainStep(model, recipe, lr=NEGLIGIBLE_LR, steps_per_epoch=len(loader), device=device, world=World(), seed=0)
     on_cpu = device.type == "cpu"
-    steps = min(steps, len(loader))
-    lead = 0 if on_cpu else min(LEAD, len(loader) - steps)
 
     def take(batch: Any) -> None:
         step(batch, position=0.0, global_step=0)
@@ -121,14 +122,16 @@ def train(
         loader.set_epoch(epoch, start_step=len(loader) - count)
         return iter(loader)
 
-    first: Any = None
-    for first in stream(0, min(steps, 4)):
-        take(first)
-    if first is None:
+    synthetic: Batch | None = None
+    for batch in stream(0, min(WARMUP, len(loader))):
+        take(batch)
+        synthetic = synthetic or Batch(torch.randn_like(batch.frames), batch.labels.clone())
+    if synthetic is None:
         raise TinError("the loader gave no batch: the list holds no readable video")
-    synthetic = Batch(torch.randn_like(first.frames), first.labels.clone())
-    for _ in range(2):
-        take(synthetic)
+    _timed([synthetic], 0, device, take)
+    once = _timed([synthetic] * 2, 0, device, take).seconds / 2
+    steps = min(steps or max(4, round(STRETCH / once)), len(loader))
+    lead = 0 if on_cpu else min(LEAD, len(loader) - steps)
 
     parts: dict[str, list[Part]] = {"loader alone": [], "model alone": [], "end to end": []}
     for turn in range(rounds.runs):
@@ -157,12 +160,12 @@ def train(
     rows[0]["data_wait"] = float(np.median([part.waited / part.seconds for part in parts["end to end"]]))
     stats = loader.stats()
     decoded = stats.frames_decoded / stats.frames_used if stats.frames_decoded else None
-    frames = first.frames
+    frames = synthetic.frames
     settings = {
-        "recipe": recipe.name, "arch": recipe.model.arch, "batch_size": len(first.ids), "num_segments": recipe.model.num_segments,
+        "recipe": recipe.name, "arch": recipe.model.arch, "batch_size": len(synthetic.labels), "num_segments": recipe.model.num_segments,
         "input_size": recipe.data.input_size, "frames": list(frames.shape), "dtype": str(frames.dtype).removeprefix("torch."),
         "layout": "channels_last" if frames.is_contiguous(memory_format=torch.channels_last) else "contiguous",
-        "amp": recipe.train.amp, "device": str(device), "steps": steps, "steps_before_the_clock": lead, "warmup": 4,
+        "amp": recipe.train.amp, "device": str(device), "steps": steps, "steps_before_the_clock": lead, "warmup": WARMUP,
         "runs": rounds.runs, "workers": workers, "frames_decoded_per_used": decoded,
         "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY"), "measured": _MEASURED["cpu" if on_cpu else "cuda"],
     }  # fmt: skip
@@ -203,6 +206,7 @@ def verdict(
         gain = f"at most {1 / (1 - share) - 1:.0%}" if on_cpu else "nothing"
         words += f" Faster reading would gain {gain}."
     else:
+        words += "" if on_cpu else f" The step waits for data {together['data_wait']:.0%} of the time."
         words += f" {_faster_reading(decoded, workers, on_cpu)}"
     ratio = together["ratio"]
     words += f" End to end reaches {ratio:.3f} of the limit."
@@ -230,8 +234,8 @@ def _timed(batches: Iterable[Any], lead: int, device: torch.device, use: Callabl
             use(batch)
     synchronize(device)
     clips, waited = 0, 0.0
-    start, used = time.perf_counter(), processor_seconds()
-    asked = start
+    used = processor_seconds()
+    asked = start = time.perf_counter()
     for batch in stream:
         waited += time.perf_counter() - asked
         clips += len(batch.labels)
