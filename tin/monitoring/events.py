@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
@@ -54,7 +55,13 @@ class EventFile:
 
     def image(self, name: str, image: NDArray[np.uint8], step: int) -> None:
         """(H, W, 3) RGB."""
-        self._summaries([summary.image(name, image, dataformats="HWC")], step)
+        png = io.BytesIO()
+        Image.fromarray(image).save(
+            png, format="PNG", compress_level=1
+        )  # of real frames 2 % larger, in a third of the time
+        height, width, colours = image.shape
+        encoded = Summary.Image(height=height, width=width, colorspace=colours, encoded_image_string=png.getvalue())
+        self._summaries([Summary(value=[Summary.Value(tag=name, image=encoded)])], step)
 
     def histograms(self, values: Mapping[str, NDArray[np.floating]], step: int, low: float, high: float) -> None:
         """Distributions over the same equal bins from `low` to `high`; values beyond are counted at the ends."""
