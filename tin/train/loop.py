@@ -290,7 +290,9 @@ class Trainer:
             raise
         if not scores.labelled:
             raise TinError("no validation video could be scored with a label: check the validation list")
-        metrics = evaluation.compute(evaluation.METRICS, scores.scores, scores.labels, reversals=self.reversals)
+        metrics = evaluation.compute(
+            evaluation.VALIDATION_METRICS, scores.scores, scores.labels, reversals=self.reversals
+        )
         metrics["coverage"] = len(scores.ids) / scores.expected
         best = metrics["top1_acc"] > self.progress.best.get("top1_acc", -1.0)
         if best:
