@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from pipelines import order
 from pipelines.annotations import VideoEntry, VideoList
-from pipelines.errors import DataError
-from pipelines.failures import Failure, Failures
+from pipelines.errors import DataError, Failure
+from pipelines.failures import Failures
 from pipelines.index import VideoIndex
 from pipelines.plan import ClipPlan, ClipSpec, make_plan
 from pipelines.probe import VideoInfo

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pipelines.failures import Failure
 
 
 class DataError(Exception):
@@ -41,6 +38,17 @@ class DecodeError(DataError):
 
 class WorkerError(DataError):
     """The decoding processes cannot be started or die again and again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A video that could not be used."""
+
+    id: int
+    """Position in the list."""
+    name: str
+    """The path as written in the list."""
+    reason: str
 
 
 class BadVideosError(DataError):

@@ -5,24 +5,12 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass
 
-from pipelines.errors import BadVideosError
+from pipelines.errors import BadVideosError, Failure
 
 logger = logging.getLogger("pipelines")
 
 _LISTED = 10  # bad videos that an error message names
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A video that could not be used."""
-
-    id: int
-    """Position in the list."""
-    name: str
-    """The path as written in the list."""
-    reason: str
 
 
 class Failures:

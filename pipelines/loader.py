@@ -17,8 +17,8 @@ from pipelines.annotations import VideoList
 from pipelines.arguments import at_least, checked_device, checked_dtype, default_workers
 from pipelines.batch import Batch, HandOver, LoaderStats
 from pipelines.clips import EpochClips
-from pipelines.errors import DataError, SettingsError
-from pipelines.failures import Failure, Failures
+from pipelines.errors import DataError, Failure, SettingsError
+from pipelines.failures import Failures
 from pipelines.graphs import ClipGraph
 from pipelines.index import VideoIndex
 from pipelines.maker import BatchMaker

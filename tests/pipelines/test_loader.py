@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from pipelines import Batch, ClipSpec, Loader, VideoIndex, VideoList
-from pipelines.errors import BadVideosError, DataError, SettingsError
-from pipelines.failures import Failure, Failures
+from pipelines.errors import BadVideosError, DataError, Failure, SettingsError
+from pipelines.failures import Failures
 from pipelines.loader import LoaderStats
 from tests.pipelines.videos import codecs, listed, write_frames, write_video
 

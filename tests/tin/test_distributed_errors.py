@@ -12,8 +12,7 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
-from pipelines.errors import BadVideosError
-from pipelines.failures import Failure
+from pipelines.errors import BadVideosError, Failure
 from tests.tin.clips import NUM_SEGMENTS, MemoryLoader
 from tin.distributed import World, process_group, raise_together
 from tin.evaluation import evaluate
