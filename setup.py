@@ -312,6 +312,7 @@ setup(
         "pydantic>=2.7",
         "tensorboard>=2.16",
         "matplotlib>=3.8",
+        "pillow>=10",
         dali_requirement(dali_cuda()),
     ],
     extras_require={

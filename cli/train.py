@@ -39,7 +39,7 @@ from cli._recipe import recipe_options
     type=click.IntRange(0),
     default=0,
     metavar="STEPS",
-    help="Trace so many of the first steps.",
+    help="Trace so many steps, from the fifth on, into WORK_DIR/profile.",
 )
 @recipe_options
 @max_bad_option

@@ -241,6 +241,7 @@ class Trainer:
             updates=progress.global_step - progress.skipped,
             skipped=progress.skipped,
             bad_videos=self._bad_videos,
+            best=progress.best.get("top1_acc"),
         )
         self._log.step(progress.global_step, report)
         self.reporter.report(report)
