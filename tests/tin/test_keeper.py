@@ -372,13 +372,14 @@ class TestKilled:
 
     @pytest.mark.prove
     def test_a_writer_killed_at_many_moments_leaves_a_whole_checkpoint_and_nothing_else(self, tmp_path: Path) -> None:
-        kill_and_look(tmp_path, rounds=25)
+        kill_and_look(tmp_path, rounds=15)
 
 
 def kill_and_look(folder: Path, rounds: int) -> None:
     moments = random.Random(4)
-    littered, reached = 0, 0
-    for _ in range(rounds):
+    done, littered, reached = 0, 0, 0
+    while done < rounds or (not littered and done < rounds + 20):  # until one was killed while it wrote
+        done += 1
         command = [sys.executable, "-c", SAVING, str(folder), str(reached + 1)]
         writer = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert writer.stdout is not None
@@ -396,7 +397,7 @@ def kill_and_look(folder: Path, rounds: int) -> None:
         left = steps(folder)  # each of them whole, and no temporary files
         assert found[1].name == "last.pt"
         assert left["previous.pt"] in (reached, reached - 1)
-    assert littered, "no writer was killed while it wrote: the test has shown nothing"
+    assert littered
 
 
 class TestGoingOn:
