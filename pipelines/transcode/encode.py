@@ -110,14 +110,11 @@ def _copy(
     first = next(frames, None)
     if first is None:
         raise DecodeError(source, "no frame of it decodes")
-    rate = stream.average_rate or stream.guessed_rate or _GUESSED_RATE
-    tick = stream.time_base or 1 / rate
-    if tick.denominator >= 1 << 31:
-        tick = _FINEST_TICK
+    rate, tick = clock_of(stream)
     count = 0
     with av.open(file, "w", format="mp4") as muxer:
-        encoder = _add_encoder(muxer, first, rate, tick, settings)
-        for frame in _timed(first, frames, tick, rate):
+        encoder = add_encoder(muxer, first, rate, tick, settings.encoder, settings.options())
+        for frame in timed_frames(first, frames, tick, rate):
             muxer.mux(encoder.encode(frame))
             count += 1
         muxer.mux(encoder.encode(None))
@@ -181,10 +178,18 @@ def _turned(frame: VideoFrame, turns: int) -> VideoFrame:
     return turned
 
 
-def _add_encoder(
-    muxer: OutputContainer, first: VideoFrame, rate: Fraction, tick: Fraction, settings: TranscodeSettings
+def clock_of(stream: VideoStream) -> tuple[Fraction, Fraction]:
+    """Frames a second, and seconds a tick, of a copy in .mp4."""
+    rate = stream.average_rate or stream.guessed_rate or _GUESSED_RATE
+    tick = stream.time_base or 1 / rate
+    return rate, _FINEST_TICK if tick.denominator >= 1 << 31 else tick
+
+
+def add_encoder(
+    muxer: OutputContainer, first: VideoFrame, rate: Fraction, tick: Fraction, codec: str, options: dict[str, str]
 ) -> VideoStream:
-    encoder = muxer.add_stream(settings.encoder, rate=rate, options=settings.options())
+    """A stream for frames of the first one's size and colours, encoded on one thread."""
+    encoder = muxer.add_stream(codec, rate=rate, options=options)
     assert isinstance(encoder, VideoStream)
     encoder.width, encoder.height, encoder.pix_fmt = first.width, first.height, "yuv420p"
     context = encoder.codec_context
@@ -195,7 +200,9 @@ def _add_encoder(
     return encoder
 
 
-def _timed(first: VideoFrame, others: Iterator[VideoFrame], tick: Fraction, rate: Fraction) -> Iterator[VideoFrame]:
+def timed_frames(
+    first: VideoFrame, others: Iterator[VideoFrame], tick: Fraction, rate: Fraction
+) -> Iterator[VideoFrame]:
     """The frames with strictly rising times from 0 in units of `tick`, and no wish for a picture type."""
     step = max(1, round(1 / (rate * tick)))
     start: Fraction | None = None
