@@ -1,0 +1,183 @@
+"""What becomes of each video that is to be predicted: classes, a copy with them drawn in, or the reason why not."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from cli._session import Session
+    from pipelines import VideoIndex, VideoList
+    from pipelines.annotations import VideoEntry
+    from pipelines.failures import Failure
+    from tin.predict import Prediction
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of one video."""
+
+    path: str
+    classes: tuple[int, ...] = ()
+    """Best first; none where there is an error."""
+    scores: tuple[float, ...] = ()
+    error: str | None = None
+    overlay: Path | None = None
+    """The copy with the predictions drawn in, where one was made."""
+    overlay_error: str | None = None
+
+    @property
+    def failed(self) -> bool:
+        return self.error is not None or self.overlay_error is not None
+
+
+def outcomes(
+    videos: VideoList,
+    session: Session,
+    *,
+    top_k: int,
+    fast: bool,
+    workers: int | None,
+    overlays: dict[str, Path],
+    names: Sequence[str] | None,
+) -> Iterator[Outcome]:
+    """One a video, in list order, as soon as it is known.
+
+    Args:
+        videos: what to predict.
+        session: with what.
+        top_k: classes of each.
+        fast: whether to prepare the network first.
+        workers: decoding processes.
+        overlays: where to write copies with the predictions drawn in, by the video's id (`overlay_paths`).
+        names: of the classes, for the copies.
+    """
+    from rich.console import Console
+
+    from cli.console import callback_bar, counting
+    from pipelines import VideoIndex
+
+    with ExitStack() as stack:
+        # Not beside the videos, which need not be a data set, and not kept: looking into a file takes milliseconds.
+        folder = stack.enter_context(TemporaryDirectory(prefix="tin-predict-"))
+        with callback_bar("probing videos") as progress:
+            index = VideoIndex.build(videos, Path(folder) / "index.sqlite", progress=progress)
+        # No bar among the lines that come out: they show how far it is.
+        console = Console(stderr=True, force_terminal=False if sys.stdout.isatty() else None)
+        bar = stack.enter_context(counting(console, "predicting", len(videos)))
+        readable = [entry for entry in videos.entries if index[entry].error is None]
+        found = stack.enter_context(
+            closing(_predictions(replace(videos, entries=readable), index, session, top_k, fast, workers))
+        )
+        for entry in videos.entries:
+            error = index[entry].error
+            result = next(found) if error is None else error
+            if isinstance(result, str):
+                yield Outcome(path=entry.id, error=result)
+            else:
+                done = Outcome(path=entry.id, classes=result.classes, scores=result.scores)
+                target = overlays.get(entry.id)
+                yield _with_overlay(done, entry, index, target, names) if target else done
+            bar(1)
+
+
+def overlay_paths(videos: VideoList, save: Path) -> dict[str, Path]:
+    """Where to write the copy of each video: `save` itself for one video, in the folder `save` for several.
+
+    In a folder, copies lie as their sources do below the folder that these share, as .mp4.
+
+    Raises:
+        click.UsageError: `save` is no .mp4 where it is to be one, or no folder; a copy would take the place of its source.
+    """
+    from pipelines.overlay import SUFFIXES
+
+    entries = videos.entries
+    into_folder = save.is_dir() or str(save).endswith(os.sep) or (len(entries) > 1 and not save.suffix)
+    if into_folder:
+        paths = {entry.id: save / name for entry, name in zip(entries, _names_in_folder(videos), strict=True)}
+    elif len(entries) > 1:
+        raise click.UsageError(f"--save {save}: there are {len(entries)} videos; give a folder, as {save.stem}{os.sep}")
+    elif save.suffix.lower() not in SUFFIXES:
+        raise click.UsageError(
+            f"--save {save}: give a name that ends in {', '.join(SUFFIXES)}, or a folder that exists"
+        )
+    else:
+        paths = {entries[0].id: save}
+    sources = {os.path.realpath(entry.path) for entry in entries}
+    for path in paths.values():
+        if os.path.realpath(path) in sources:
+            raise click.UsageError(f"--save {save}: {path} is one of the videos; choose another place")
+    return paths
+
+
+def _names_in_folder(videos: VideoList) -> list[Path]:
+    places = [os.path.abspath(entry.path) for entry in videos.entries]
+    above = os.path.commonpath([os.path.dirname(place) for place in places])
+    names = [Path(os.path.relpath(place, above)) for place in places]
+    short = [name.with_suffix(".mp4") for name in names]
+    return [
+        brief if short.count(brief) == 1 else name.with_name(name.name + ".mp4")
+        for name, brief in zip(names, short, strict=True)
+    ]
+
+
+def _predictions(
+    videos: VideoList, index: VideoIndex, session: Session, top_k: int, fast: bool, workers: int | None
+) -> Generator[Prediction | str, None, None]:
+    """For each of some readable videos, in order, its prediction or why there is none."""
+    from cli._data import Indexed, make_loader
+    from pipelines.arguments import default_workers
+    from tin.distributed import World
+    from tin.predict import predict
+
+    if not len(videos):
+        return
+    train = session.recipe.train
+    batch_size = min(train.batch_size, len(videos))
+    recipe = session.recipe.model_copy(update={"train": train.model_copy(update={"batch_size": batch_size})})
+    if workers is None:
+        workers = min(default_workers(), len(videos))
+    with make_loader(
+        Indexed(videos, index), recipe, training=False, device=session.device, world=World(), workers=workers
+    ) as loader:
+        done = 0
+        for prediction in predict(session.scorer(fast, batch_size), loader, top_k, autocast=session.autocast):
+            if done < prediction.id:
+                yield from _reasons(loader.failures, range(done, prediction.id))
+            yield prediction if prediction.classes else "the network's scores are not finite"
+            done = prediction.id + 1
+        yield from _reasons(loader.failures, range(done, len(videos)))
+
+
+def _reasons(failures: Sequence[Failure], ids: range) -> Iterator[str]:
+    """Of videos that were passed over."""
+    reasons = {failure.id: failure.reason for failure in failures}
+    yield from (reasons[id] for id in ids)
+
+
+def _with_overlay(
+    outcome: Outcome, entry: VideoEntry, index: VideoIndex, target: Path, names: Sequence[str] | None
+) -> Outcome:
+    from pipelines.errors import DataError
+    from pipelines.overlay import draw_predictions
+
+    info = index[entry]
+    if info.template is not None:
+        return replace(outcome, overlay_error="a folder of frames has no video to draw into")
+    lines = [
+        (names[number] if names else f"class {number}", score)
+        for number, score in zip(outcome.classes, outcome.scores, strict=True)
+    ]
+    try:
+        draw_predictions(entry.path, target, lines, info.num_frames)
+    except DataError as error:
+        return replace(outcome, overlay_error=str(error).removeprefix(f"{entry.path}: "))
+    return replace(outcome, overlay=target)

@@ -1,0 +1,119 @@
+"""From a checkpoint to a network that is ready to score videos."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cli._options import with_device_defaults
+
+if TYPE_CHECKING:
+    import torch
+
+    from tin.distributed import World
+    from tin.inference import PreparedModel
+    from tin.models import TemporalResNet
+    from tin.recipes import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """A checkpoint's network on its device, and what it was trained as."""
+
+    recipe: Recipe
+    """The checkpoint's or the one that was named, with the overrides and the device's defaults."""
+    network: TemporalResNet
+    device: torch.device
+    state: dict[str, Any]
+    """What the checkpoint holds beside weights: `label_names`, `lists` and more, where tin-cli train wrote it."""
+
+    @property
+    def label_names(self) -> list[str] | None:
+        """Class names by number, where the checkpoint has them for each of its classes."""
+        names = self.state.get("label_names")
+        return names if isinstance(names, list) and len(names) == self.recipe.model.num_classes else None
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The context of a forward pass, by the recipe's mixed precision."""
+        from tin.train.amp import autocast
+
+        return autocast(self.recipe.train.amp, self.device)
+
+    def scorer(self, fast: bool, batch_size: int) -> Callable[[torch.Tensor], torch.Tensor]:
+        """Frames to logits: the network, or with `fast` a copy that is prepared for full batches of so many videos."""
+        return self._prepared(batch_size) if fast else self.network
+
+    def _prepared(self, batch_size: int) -> PreparedModel:
+        import torch
+
+        from cli._data import clip_spec
+        from tin.inference import prepare
+        from tin.train.amp import DTYPES
+
+        spec = clip_spec(self.recipe)
+        frames = batch_size * spec.num_views(training=False) * spec.num_segments
+        example = torch.zeros(frames, 3, spec.input_size, spec.input_size, device=self.device)
+        return prepare(self.network.eval(), example, dtype=DTYPES.get(self.recipe.train.amp, torch.float32))
+
+
+def open_session(
+    checkpoint: Path,
+    *,
+    recipe_name: str | None,
+    overrides: Sequence[str],
+    device: str,
+    amp_was_asked: bool,
+    world: World,
+) -> Session:
+    """Build the model that a checkpoint was trained as, on its device, with the checkpoint's weights.
+
+    Args:
+        checkpoint: of tin-cli train, or any that the named recipe fits.
+        recipe_name: instead of the recipe in the checkpoint.
+        overrides: of the recipe, as --set takes them.
+        device: --device.
+        amp_was_asked: whether mixed precision was named on the command line.
+        world: the processes of the run.
+
+    Raises:
+        TinError: the file cannot be read, or is not this model; no such recipe or device.
+        click.UsageError: there is no recipe.
+    """
+    import torch
+
+    from tin import build_model, load_checkpoint
+    from tin.allocator import keep_freed_memory
+    from tin.checkpoints import load_state
+    from tin.distributed import resolve_device
+
+    place = resolve_device(device, world)
+    if place.type == "cpu":
+        keep_freed_memory()
+    state = load_state(checkpoint)
+    recipe = with_device_defaults(recipe_of(checkpoint, state, recipe_name, overrides), place, amp_was_asked)
+    network = build_model(**recipe.model.model_dump(exclude={"pretrained"}))
+    load_checkpoint(network, checkpoint).require_complete()
+    network.to(place, memory_format=torch.channels_last)
+    rest = {key: value for key, value in state.items() if key not in ("state_dict", "ema", "optimizer")}
+    return Session(recipe=recipe, network=network.eval(), device=place, state=rest)
+
+
+def recipe_of(checkpoint: Path, state: dict[str, Any], recipe_name: str | None, overrides: Sequence[str]) -> Recipe:
+    """The recipe by that name, else the checkpoint's own, with overrides.
+
+    Raises:
+        TinError: no such recipe, or an override that does not fit.
+        click.UsageError: no name, and none in the checkpoint.
+    """
+    from tin import recipes
+
+    if recipe_name:
+        return recipes.load(recipe_name, overrides)
+    if "recipe" in state:
+        return recipes.from_dict(state["recipe"], f"the recipe in {checkpoint}", overrides)
+    raise click.UsageError(f"{checkpoint} holds no recipe: name the one it was trained with by --recipe")
