@@ -15,6 +15,8 @@ from cli import _worker
 _COMMANDS = {
     "bench": ("cli.bench", "bench"),
     "data": ("cli.data", "data"),
+    "plot": ("cli.plot", "plot"),
+    "predict": ("cli.predict", "predict"),
     "test": ("cli.test", "test"),
     "train": ("cli.train", "train"),
 }
