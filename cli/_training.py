@@ -50,7 +50,7 @@ def run(request: Request) -> None:
     from pipelines.reversals import read_reversals
     from tin import build_model
     from tin.allocator import keep_freed_memory
-    from tin.distributed import main_first, process_group, resolve_device, restarted, world_from_environment
+    from tin.distributed import gather_objects, process_group, resolve_device, restarted, world_from_environment
     from tin.errors import TinError
     from tin.train import Interrupted, Trainer, load_for_resume
     from tin.train.keeper import holds_run
@@ -70,7 +70,7 @@ def run(request: Request) -> None:
         reporter = stack.enter_context(TrainingConsole())
         # Processes that take the place of lost ones go on with what those were asked for.
         resume = request.resume or restarted(world)
-        if not resume and main_first(lambda: holds_run(request.work_dir), world):
+        if not resume and any(gather_objects(holds_run(request.work_dir), world)):
             raise TinError(
                 f"{request.work_dir} already holds a run: --resume goes on with it; or choose another --work-dir"
             )

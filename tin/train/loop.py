@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +139,6 @@ class Trainer:
             state, source, self.recipe, self.model, self.step.optimizer, self.step.scaler, self._global_batch,
             ema=self.step.ema, world=self.world,
         )  # fmt: skip
-        values.setdefault("samples", values["step"] * self._global_batch)
         self.progress = Progress(**values)
         if self.progress.samples and not self._same_order(state.get("loader")):
             self.progress.samples = 0
@@ -345,9 +344,13 @@ class Trainer:
         self._keeper = CheckpointKeeper(self.work_dir, self.recipe.checkpoint, self.reporter.message)
         try:
             yield
+            self._keeper.finish()
+        except BaseException:
+            with suppress(TinError):  # the disk refuses, too, and the keeper has said so; what ended the run matters more
+                self._keeper.finish()
+            raise
         finally:
             self._log.close()
-            self._keeper.finish()
 
     # ---- parts ---------------------------------------------------------------------------------------------------------------
 
