@@ -66,12 +66,14 @@ def find_cause(failures: Mapping[int, ProcessFailure], worker_group: WorkerGroup
 
 
 def _cause(rank: int, failure: ProcessFailure) -> Cause:
-    who = f"rank {rank} on {socket.gethostname()} (process {failure.pid})"
+    place = f"rank {rank} on {socket.gethostname()}"
+    who = f"{place} (process {failure.pid})"
     status = failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode
     message = failure.error_file_data.get("message")
     if isinstance(message, dict):
         of_others = bool(failure.error_file_data.get("of_others"))
-        return Cause(f"{who}: {message.get('message')}", status, of_others)
+        reason = str(message.get("message")).removeprefix(f"{place} ")  # which errors of lost peers begin with
+        return Cause(f"{who}{' ' if of_others else ': '}{reason}", status, of_others)
     if failure.exitcode < 0:
         signum = signal.Signals(-failure.exitcode)
         hint = f" ({_HINTS[signum]})" if signum in _HINTS else ""

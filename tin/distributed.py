@@ -113,8 +113,10 @@ def process_group(world: World, device: torch.device, timeout_s: float = 3600) -
     timeout = timedelta(seconds=timeout_s)
     try:
         store, rank, size = next(dist.rendezvous(method, world.rank, world.size, timeout=min(timeout, _MEETING)))
-        # torchrun's agents keep one store over all starts, where a process would find addresses of those that are gone
-        store = dist.PrefixStore(f"start_{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+        if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" and os.environ.get("GROUP_WORLD_SIZE") == "1":
+            # torchrun keeps one store over all starts, where a process would find the addresses of those that are gone. (With
+            # several hosts their counts of restarts may differ; see docs/cluster.md.)
+            store = dist.PrefixStore(f"start_{os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", store=store, rank=rank, world_size=size, timeout=timeout,
             device_id=device if device.type == "cuda" else None,
