@@ -210,7 +210,7 @@ def build(name: str, commands_for: object) -> Path:
         with tempfile.TemporaryDirectory() as folder:
             compile_commands, link_command = commands_for(Path(folder))  # type: ignore[operator]
             text = json.dumps([*compile_commands, link_command], indent=1).replace(folder, "")
-            if up_to_date(target) and recipe.is_file() and recipe.read_text() == text:
+            if up_to_date(target) and recipe.is_file() and recipe.read_text() == text and record_of(target).is_file():
                 print(f"{name} is up to date", file=sys.stderr)
                 return target
             with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -218,13 +218,40 @@ def build(name: str, commands_for: object) -> Path:
             LIBRARIES.mkdir(exist_ok=True)
             part = str(LIBRARIES / f".{name}.part")
             run([*link_command, "-o", part])
+            record_of(target).write_text(json.dumps(described(compile_commands)) + "\n")
             os.replace(part, target)  # a process that has the old library mapped keeps it
             recipe.parent.mkdir(exist_ok=True)
             recipe.write_text(text)
     except BuildError:
-        target.unlink(missing_ok=True)
+        remove(target)
         raise
     return target
+
+
+def record_of(library: Path) -> Path:
+    """The file beside a library that says what it was built for; `tin-cli info` shows it."""
+    return library.with_name(f"{library.name}.json")
+
+
+def described(commands: list[list[str]]) -> dict[str, object]:
+    """What compile commands make: the oldest LibTorch it loads into, and GPU architectures in the syntax of TORCH_CUDA_ARCH_LIST."""
+    digits = re.search(r"0x(\w\w)(\w\w)", STABLE_ABI)
+    assert digits is not None
+    record: dict[str, object] = {"stable_abi": ".".join(str(int(part, 16)) for part in digits.groups())}
+    names: dict[str, None] = {}
+    for flag in (flag for command in commands for flag in command):
+        if match := re.fullmatch(r"-gencode=arch=compute_\w+,code=(sm|compute)_(\d+)(\d[af]?)", flag):
+            number = f"{match[2]}.{match[3]}"
+            if match[1] == "compute":  # follows the machine code of the same number
+                del names[number]
+                number += "+PTX"
+            names[number] = None
+    return record | ({"architectures": list(names)} if names else {})
+
+
+def remove(library: Path) -> None:
+    library.unlink(missing_ok=True)
+    record_of(library).unlink(missing_ok=True)
 
 
 def up_to_date(target: Path) -> bool:
@@ -263,7 +290,7 @@ class BuildLibraries(build_ext):
         switch = cuda_switch()
         try:
             if switch == "0":
-                (LIBRARIES / "libtin_cuda.so").unlink(missing_ok=True)
+                remove(LIBRARIES / "libtin_cuda.so")
             else:
                 if switch != "1":
                     check_cuda_is_wanted()
@@ -279,9 +306,10 @@ class BuildLibraries(build_ext):
         folder.mkdir(parents=True)
         for library in built:
             shutil.copy2(library, folder)
+            shutil.copy2(record_of(library), folder)
 
     def get_outputs(self) -> list[str]:
-        return [str(path) for path in (Path(self.build_lib) / "tin" / "lib").glob("*.so")]
+        return [str(path) for path in (Path(self.build_lib) / "tin" / "lib").glob("*.so*")]
 
     def get_output_mapping(self) -> dict[str, str]:
         return {}
@@ -323,6 +351,9 @@ setup(
             "hypothesis>=6.100",
             "scikit-learn>=1.5",
             "psutil>=6",
+            "selenium>=4.20",  # tests of the report open it in Chromium, where that is installed
+            "jsonschema>=4.20",
+            "types-jsonschema",
             "ruff>=0.6",
             "mypy>=1.11",
             "types-setuptools",
