@@ -228,8 +228,10 @@ def _packets(container: InputContainer, stream: VideoStream, scan: _Scan) -> Ite
 
 
 def _only_frame(stream: VideoStream, packet: av.Packet) -> VideoFrame | None:
+    context = stream.codec_context
+    context.options = {**context.options, "skip_loop_filter": "all"}  # of its pixels nothing is wanted
     try:
-        frames = stream.codec_context.decode(packet) or stream.codec_context.decode(None)
+        frames = context.decode(packet) or context.decode(None)
     except (av.FFmpegError, ValueError):
         return None
     return frames[0] if frames else None
