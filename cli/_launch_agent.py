@@ -78,18 +78,18 @@ def _run(agent: _Agent, meeting: Meeting) -> int:
     except RendezvousConnectionError:
         closes = False
         return _say(
-            f"lost {meeting.endpoint}, where the machines meet: when that machine ends, the run ends; start it again on every machine, "
-            f"with --resume", 1,
+            f"lost the connection to {meeting.endpoint}, where the machines meet, and the run ends with it; start it again on every "
+            f"machine, with --resume", 1,
         )  # fmt: skip
     except RendezvousError as error:
         return _say(f"the machines could not meet at {meeting.endpoint}: {error}", 1)
     finally:
-        if closes:
+        # A machine that only lost the others leaves the run open to them; it may not reach the endpoint either.
+        if closes and not (agent.cause and agent.cause.of_others):
             meeting.handler.shutdown()
-    if result is None or not result.is_failed():
-        return 0
     cause = agent.cause
-    assert cause is not None
+    if result is None or not result.is_failed() or cause is None:
+        return 0
     return cause.status if cause.is_stop else _say(cause.line, cause.status)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 
 import click
@@ -15,6 +17,8 @@ from tin.errors import TinError
 
 WAIT_SECONDS = 1800
 """How long a machine waits for the one that hosts the meeting, and then for the others: schedulers start them minutes apart."""
+SILENCE_SECONDS = 30
+"""After which an endpoint that no longer answers is given up."""
 PATIENCE_SECONDS = 10.0
 """After which it says what it waits for."""
 
@@ -90,6 +94,24 @@ def _wait_for(host: str, port: int) -> bool:
 def _meeting(endpoint: str, run_id: str, least: int, most: int, address: str, *, is_host: bool) -> Meeting:
     parameters = RendezvousParameters(
         backend="c10d", endpoint=endpoint, run_id=run_id, min_nodes=least, max_nodes=most, local_addr=address,
-        is_host=is_host, join_timeout=WAIT_SECONDS,
+        is_host=is_host, join_timeout=WAIT_SECONDS, read_timeout=SILENCE_SECONDS,
     )  # fmt: skip
-    return Meeting(get_rendezvous_handler(parameters), endpoint, run_id, address)
+    handler = get_rendezvous_handler(parameters)
+    _notice_silence(int(endpoint.rsplit(":", 1)[1]))
+    return Meeting(handler, endpoint, run_id, address)
+
+
+def _notice_silence(port: int) -> None:
+    """Let the connection to the endpoint fail when the other side is silent. Torch waits for some answers without a limit, and where
+    a cable is cut the system by itself would take a quarter of an hour to give up."""
+    for name in os.listdir("/proc/self/fd") if port else ():
+        with suppress(OSError), socket.socket(fileno=os.dup(int(name))) as sock:
+            if sock.getpeername()[1] == port:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                for option, value in (
+                    (socket.TCP_KEEPIDLE, SILENCE_SECONDS // 3),
+                    (socket.TCP_KEEPINTVL, SILENCE_SECONDS // 6),
+                    (socket.TCP_KEEPCNT, 4),
+                    (socket.TCP_USER_TIMEOUT, SILENCE_SECONDS * 1000),
+                ):
+                    sock.setsockopt(socket.IPPROTO_TCP, option, value)
