@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from tin.predict import Prediction
 
 
+_NO_TEXT = "its name is not UTF-8, which neither the index nor a list can hold: rename it"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
     """What became of one video."""
@@ -68,18 +71,20 @@ def outcomes(
     with ExitStack() as stack:
         # Not beside the videos, which need not be a data set, and not kept: looking into a file takes milliseconds.
         folder = stack.enter_context(TemporaryDirectory(prefix="tin-predict-"))
+        errors = {entry.id: _NO_TEXT for entry in videos.entries if not _is_text(entry.id)}
+        named = replace(videos, entries=[entry for entry in videos.entries if entry.id not in errors])
         with callback_bar("probing videos") as progress:
-            index = VideoIndex.build(videos, Path(folder) / "index.sqlite", progress=progress)
+            index = VideoIndex.build(named, Path(folder) / "index.sqlite", progress=progress)
+        errors |= {entry.id: reason for entry, reason in index.unreadable(named)}
         # No bar among the lines that come out: they show how far it is.
         console = Console(stderr=True, force_terminal=False if sys.stdout.isatty() else None)
         bar = stack.enter_context(counting(console, "predicting", len(videos)))
-        readable = [entry for entry in videos.entries if index[entry].error is None]
+        readable = [entry for entry in videos.entries if entry.id not in errors]
         found = stack.enter_context(
             closing(_predictions(replace(videos, entries=readable), index, session, top_k, fast, workers))
         )
         for entry in videos.entries:
-            error = index[entry].error
-            result = next(found) if error is None else error
+            result = errors[entry.id] if entry.id in errors else next(found)
             if isinstance(result, str):
                 yield Outcome(path=entry.id, error=result)
             else:
@@ -87,6 +92,14 @@ def outcomes(
                 target = overlays.get(entry.id)
                 yield _with_overlay(done, entry, index, target, names) if target else done
             bar(1)
+
+
+def _is_text(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:  # bytes that are no UTF-8, as Python holds them
+        return False
+    return True
 
 
 def overlay_paths(videos: VideoList, save: Path) -> dict[str, Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 SUFFIXES = (".mp4", ".m4v", ".mov")
 """Of files that `draw_predictions` writes: one format by three names."""
 
-_OPTIONS = {"crf": "20", "preset": "veryfast"}
+# With macroblock-tree rate control the bytes depend on what this process encoded before (pipelines.transcode.settings).
+_OPTIONS = {"crf": "20", "preset": "veryfast", "mbtree": "0"}
 _ANY_SIDE = 1 << 15  # no picture is made smaller
 _FONT_PIXELS = (9, 30)
 _LINES_A_SIDE = 18  # a line of text takes so many parts of the shorter side, within the limits above
@@ -71,7 +73,8 @@ def draw_predictions(source: Path, out: Path, lines: Sequence[tuple[str, float]]
     except OSError as error:
         raise OutputError(out, reason_of(error)) from None
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # also where it never was, because its folder is none
+            part.unlink()
 
 
 def _encode(file: BinaryIO, first: VideoFrame, frames: Iterator[VideoFrame], rate: Fraction, tick: Fraction) -> None:
