@@ -14,9 +14,12 @@ from cli import _worker
 
 _COMMANDS = {
     "bench": ("cli.bench", "bench"),
+    "compare": ("cli.compare", "compare"),
     "data": ("cli.data", "data"),
+    "info": ("cli.info", "info"),
     "plot": ("cli.plot", "plot"),
     "predict": ("cli.predict", "predict"),
+    "report": ("cli.report", "report"),
     "test": ("cli.test", "test"),
     "train": ("cli.train", "train"),
 }
