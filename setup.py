@@ -353,7 +353,6 @@ setup(
             "psutil>=6",
             "selenium>=4.20",  # tests of the report open it in Chromium, where that is installed
             "jsonschema>=4.20",
-            "types-jsonschema",
             "ruff>=0.6",
             "mypy>=1.11",
             "types-setuptools",

@@ -15,6 +15,7 @@ from cli._options import with_device_defaults
 if TYPE_CHECKING:
     import torch
 
+    from tin.checkpoints.loading import Weights
     from tin.distributed import World
     from tin.inference import PreparedModel
     from tin.models import TemporalResNet
@@ -29,6 +30,8 @@ class Session:
     """The checkpoint's or the one that was named, with the overrides and the device's defaults."""
     network: TemporalResNet
     device: torch.device
+    averaged: bool
+    """Whether these are the averages (EMA) that the checkpoint has of its weights."""
     state: dict[str, Any]
     """What the checkpoint holds beside weights: `label_names`, `lists` and more, where tin-cli train wrote it."""
 
@@ -69,6 +72,7 @@ def open_session(
     device: str,
     amp_was_asked: bool,
     world: World,
+    weights: Weights = "auto",
 ) -> Session:
     """Build the model that a checkpoint was trained as, on its device, with the checkpoint's weights.
 
@@ -79,6 +83,7 @@ def open_session(
         device: --device.
         amp_was_asked: whether mixed precision was named on the command line.
         world: the processes of the run.
+        weights: which, of a checkpoint that has averages of them too (`tin.load_checkpoint`).
 
     Raises:
         TinError: the file cannot be read, or is not this model; no such recipe or device.
@@ -97,10 +102,11 @@ def open_session(
     state = load_state(checkpoint)
     recipe = with_device_defaults(recipe_of(checkpoint, state, recipe_name, overrides), place, amp_was_asked)
     network = build_model(**recipe.model.model_dump(exclude={"pretrained"}))
-    load_checkpoint(network, checkpoint).require_complete()
+    report = load_checkpoint(network, checkpoint, weights=weights)
+    report.require_complete()
     network.to(place, memory_format=torch.channels_last)
     rest = {key: value for key, value in state.items() if key not in ("state_dict", "ema", "optimizer")}
-    return Session(recipe=recipe, network=network.eval(), device=place, state=rest)
+    return Session(recipe=recipe, network=network.eval(), device=place, averaged=report.averaged, state=rest)
 
 
 def recipe_of(checkpoint: Path, state: dict[str, Any], recipe_name: str | None, overrides: Sequence[str]) -> Recipe:

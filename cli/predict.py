@@ -21,14 +21,12 @@ from cli._options import (
     run_options,
     set_option,
 )
+from cli._views import VIEWS
 
 if TYPE_CHECKING:
     from cli._predicting import Outcome
     from pipelines import VideoList
     from pipelines.lists.formats import ListFormat
-
-VIEWS = {"center": "center", "three-crop": "three", "ten-crop": "ten"}
-"""What --views takes, and the recipe's name for it."""
 
 
 @click.command(short_help="Say what videos show, with a checkpoint.")

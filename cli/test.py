@@ -6,7 +6,7 @@ import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -22,15 +22,14 @@ from cli._options import (
     as_overrides,
     run_options,
     set_option,
-    with_device_defaults,
 )
+from cli._results import WholeNumbers, out_option, show_result, write_all
+from cli._views import as_fields, views_options
 
 if TYPE_CHECKING:
-    import torch
-
+    from cli._session import Session
     from pipelines.lists.formats import ListFormat
-    from tin.inference import PreparedModel
-    from tin.models import TemporalResNet
+    from tin.distributed import World
     from tin.recipes import Recipe
 
 
@@ -65,11 +64,17 @@ if TYPE_CHECKING:
 @click.option(
     "--eval",
     "metrics",
-    default="top_k_accuracy,mean_class_accuracy",
-    show_default=True,
+    default=None,
     metavar="NAMES",
-    help="Metrics, separated by commas: top_k_accuracy, mean_class_accuracy, time_order_accuracy.",
+    help="Metrics, separated by commas: top_k_accuracy, mean_class_accuracy, balanced_accuracy, mean_average_precision, "
+    "calibration_error, time_order_accuracy.  [default: all]",
 )
+@click.option(
+    "--topk", type=WholeNumbers(), default="1,5", show_default=True, metavar="K,K",
+    help="The k of top_k_accuracy.",
+)  # fmt: skip
+@click.option("--per-class", is_flag=True, help="Print the accuracy of every class, worst first.")
+@views_options
 @click.option(
     "--average",
     type=click.Choice(["prob", "score"]),
@@ -87,7 +92,11 @@ if TYPE_CHECKING:
     "--fast", is_flag=True,
     help="Prepare the model first: batch norms folded, weights cast once, CUDA graphs. Same scores but for rounding.",
 )  # fmt: skip
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), default=None, help="Write the result as JSON.")
+@click.option(
+    "--weights", type=click.Choice(["auto", "ema", "raw"]), default="auto", show_default=True,
+    help="Of a checkpoint with averaged weights: the averages (auto, ema) or the weights themselves (raw).",
+)  # fmt: skip
+@out_option("the result")
 @max_bad_option
 @run_options
 @_launch.launch_options
@@ -100,11 +109,18 @@ def test(
     data: Path | None,
     root: Path | None,
     recipe_name: str | None,
-    metrics: str,
+    metrics: str | None,
+    topk: tuple[int, ...],
+    per_class: bool,
+    views: str | None,
+    num_clips: int | None,
+    twice: bool,
+    dense: bool,
     average: Literal["prob", "score"],
     batch_size: int | None,
     fast: bool,
-    out: Path | None,
+    weights: Literal["auto", "ema", "raw"],
+    outs: tuple[Path, ...],
     max_bad: float | None,
     device: str,
     amp: str | None,
@@ -116,30 +132,42 @@ def test(
 
     \b
     tin-cli test --checkpoint runs/tin_motion/best.pt --out result.json
-    tin-cli test --checkpoint best.pt --list mine/val.txt --eval top_k_accuracy
-    tin-cli test --checkpoint best.pt --data /data/k400 --set data.test_crop=three --max-bad 1%
+    tin-cli test --checkpoint best.pt --list mine/val.txt --eval top_k_accuracy --topk 1,3
+    tin-cli test --checkpoint best.pt --data /data/k400 --views three-crop --num-clips 10 --nproc-per-node 8
+    tin-cli test --checkpoint best.pt --data /data/sthv2 --twice --out result.json --out scores.pkl
 
-    Videos that cannot be read are reported and left out of the metrics; nothing stands in for them. docs/results.md describes the file.
+    Videos that cannot be read are reported and left out of the metrics; nothing stands in for them. docs/results.md describes the
+    metrics, their intervals and the files; tin-cli compare takes several of them.
     """  # fmt: skip
     _launch.share_cores()
-    from tin import recipes
-    from tin.checkpoints import load_state
+    from cli._session import open_session
+    from tin.distributed import world_from_environment
     from tin.evaluation import METRICS
 
     if launching.wanted:
         return _launch.launch(launching)
-    names = [name.strip() for name in metrics.split(",") if name.strip()]
+    names = [name.strip() for name in metrics.split(",") if name.strip()] if metrics else list(METRICS)
     for name in names:
         if name not in METRICS:
             raise click.UsageError(f"--eval: unknown metric '{name}'; known: {', '.join(METRICS)}")
     given = [*overrides, *as_overrides({"train.batch_size": batch_size, "train.amp": amp})]
-    state = load_state(checkpoint)
-    if recipe_name:
-        recipe = recipes.load(recipe_name, given)
-    elif "recipe" in state:
-        recipe = recipes.from_dict(state["recipe"], f"the recipe in {checkpoint}", given)
-    else:
-        raise click.UsageError(f"{checkpoint} holds no recipe: name the one it was trained with by --recipe")
+    given += as_fields(views, num_clips, twice, dense, overrides)
+    world = world_from_environment()
+    session = open_session(
+        checkpoint,
+        recipe_name=recipe_name,
+        overrides=given,
+        device=device,
+        amp_was_asked=amp_was_asked(amp, overrides),
+        world=world,
+        weights=weights,
+    )
+    recipe, state = session.recipe, session.state
+    asked = click.get_current_context().get_parameter_source("topk") is click.core.ParameterSource.COMMANDLINE
+    if asked and (too_large := [k for k in topk if 1 < k >= recipe.model.num_classes]):
+        raise click.UsageError(
+            f"--topk {too_large[0]}: with {recipe.model.num_classes} classes every video is right there; give a smaller k"
+        )
     if list_path is None and dataset is None and data is None and "val" in state.get("lists", {}):
         list_path = Path(state["lists"]["val"])  # of the run that wrote the checkpoint
         if root is None and "root" in state["lists"]:
@@ -150,18 +178,20 @@ def test(
             )
     _run(
         _Request(
-            recipe=recipe,
+            session=session,
+            world=world,
             checkpoint=checkpoint,
             list_path=list_path or find_list(dataset or recipe.dataset, "val", data),
             root=root,
             format=format,
             metrics=names,
+            must_have=frozenset(names) if metrics else frozenset(),
+            topk=topk,
+            per_class=per_class,
             average=average,
             fast=fast,
-            out=out,
+            outs=outs,
             max_bad=max_bad,
-            device=device,
-            amp_was_asked=amp_was_asked(amp, overrides),
             workers=workers,
         )
     )
@@ -170,44 +200,43 @@ def test(
 
 @dataclass(frozen=True, kw_only=True)
 class _Request:
-    recipe: Recipe
+    session: Session
+    world: World
     checkpoint: Path
     list_path: Path
     root: Path | None
     format: ListFormat
     metrics: list[str]
+    must_have: frozenset[str]
+    """Metrics that were asked for by name."""
+    topk: tuple[int, ...]
+    per_class: bool
     average: Literal["prob", "score"]
     fast: bool
-    out: Path | None
+    outs: tuple[Path, ...]
     max_bad: float | None
-    device: str
-    amp_was_asked: bool
     workers: int | None
 
 
 def _run(request: _Request) -> None:
-    import torch
     from rich.console import Console
 
     from cli._data import make_loader, open_lists
-    from cli.console import counting, format_metrics
+    from cli.console import counting
     from pipelines.reversals import read_reversals
-    from tin import build_model, load_checkpoint
-    from tin.allocator import keep_freed_memory
-    from tin.distributed import process_group, resolve_device, world_from_environment
+    from tin.distributed import process_group
     from tin.errors import TinError
-    from tin.evaluation import build_result, compute, evaluate, file_sha256, write_json
-    from tin.train.amp import autocast
-    from tin.train.state import versions
+    from tin.evaluation import build_result, check_path, evaluate, file_sha256
+    from tin.train.provenance import git_commit, versions
 
-    world = world_from_environment()
-    device = resolve_device(request.device, world)
-    if device.type == "cpu":
-        keep_freed_memory()
-    recipe = with_device_defaults(request.recipe, device, request.amp_was_asked)
-    model = build_model(**recipe.model.model_dump(exclude={"pretrained"}))
-    load_checkpoint(model, request.checkpoint).require_complete()
-    model.to(device, memory_format=torch.channels_last)
+    world, session = request.world, request.session
+    recipe, device = session.recipe, session.device
+    reversals = read_reversals(request.list_path)
+    if "time_order_accuracy" in request.must_have and not reversals:
+        raise click.UsageError(f"time_order_accuracy needs reversals.txt beside {request.list_path}")
+    if world.is_main:
+        for path in request.outs:
+            check_path(path)
 
     with ExitStack() as stack:
         stack.enter_context(process_group(world, device))
@@ -226,8 +255,8 @@ def _run(request: _Request) -> None:
         )
         bar = stack.enter_context(counting(Console(stderr=True), "testing", -(-len(videos) // world.size)))
         scores = evaluate(
-            _prepared(model, recipe, device) if request.fast else model, loader, len(videos), average=request.average,
-            autocast=lambda: autocast(recipe.train.amp, device), world=world, on_batch=bar,
+            session.scorer(request.fast, recipe.train.batch_size), loader, len(videos), average=request.average,
+            autocast=session.autocast, world=world, on_batch=bar,
         )  # fmt: skip
     if not world.is_main:
         return
@@ -235,34 +264,25 @@ def _run(request: _Request) -> None:
         raise TinError(
             f"none of the {scores.expected} videos of {request.list_path} could be scored; first: {scores.failures[0].reason}"
         )
-    values: dict[str, float] = {}
-    if scores.labelled:
-        reversals = read_reversals(request.list_path)
-        values = compute(request.metrics, scores.scores, scores.labels, reversals=reversals)
-    for failure in scores.failures:
-        click.echo(f"failed: {failure.name}: {failure.reason}", err=True)
-    click.echo(f"{len(scores.ids)} of {scores.expected} videos scored, {len(scores.failures)} failed")
-    click.echo(format_metrics(values) if values else "no metrics: the list has no labels")
-    if request.out:
-        names = [entry.id for entry in videos.list.entries]
-        checkpoint = {"path": str(request.checkpoint), "sha256": file_sha256(request.checkpoint)}
-        result = build_result(
-            scores, values, names, label_names=videos.list.labels, list=str(request.list_path), checkpoint=checkpoint,
-            recipe=recipe.model_dump(mode="json"), average=request.average, versions=versions(), command=["tin-cli", *sys.argv[1:]],
-        )  # fmt: skip
-        write_json(request.out, result)
-        click.echo(f"result written to {request.out}")
+    weights = "ema" if session.averaged else "raw"
+    result = build_result(
+        scores, [entry.id for entry in videos.list.entries], metrics=request.metrics, ks=request.topk, average=request.average,
+        list_name=str(request.list_path), label_names=videos.list.labels, reversals=reversals,
+        checkpoint={"path": str(request.checkpoint), "sha256": file_sha256(request.checkpoint), "weights": weights},
+        recipe=recipe.model_dump(mode="json"), views=_views(recipe), versions=versions(), commit=git_commit(),
+        command=["tin-cli", *sys.argv[1:]],
+    )  # fmt: skip
+    show_result(result, request.per_class)
+    write_all(request.outs, result)
 
 
-def _prepared(model: TemporalResNet, recipe: Recipe, device: torch.device) -> PreparedModel:
-    """The model made ready for the loader's full batches, in the type that --amp asks for."""
-    import torch
-
+def _views(recipe: Recipe) -> dict[str, Any]:
     from cli._data import clip_spec
-    from tin.inference import prepare
-    from tin.train.amp import DTYPES
 
     spec = clip_spec(recipe)
-    frames = recipe.train.batch_size * spec.num_views(training=False) * spec.num_segments
-    example = torch.zeros(frames, 3, spec.input_size, spec.input_size, device=device)
-    return prepare(model.eval(), example, dtype=DTYPES.get(recipe.train.amp, torch.float32))
+    return {
+        "crop": spec.test_crop,
+        "sampling": spec.test_sampling,
+        "clips": spec.num_clips(training=False),
+        "views": spec.num_views(training=False),
+    }

@@ -44,7 +44,7 @@ def top_k_accuracy(scores: NDArray[np.floating], labels: NDArray[np.integer], k:
         TinError: shapes differ, no video, a score is not finite, or a label is out of range.
     """
     check(scores, labels)
-    return _once(counted.mean_of(counted.ranks(scores, labels) < k), labels)
+    return _once(counted.mean_of(counted.ranks(scores, labels) < k), len(labels))
 
 
 def mean_class_accuracy(scores: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
@@ -56,13 +56,13 @@ def mean_class_accuracy(scores: NDArray[np.floating], labels: NDArray[np.integer
     Args and errors as `top_k_accuracy`.
     """
     check(scores, labels)
-    return _once(_class_recall(scores, labels, of_predicted=True), labels)
+    return _once(_class_recall(scores, labels, of_predicted=True), len(labels))
 
 
 def balanced_accuracy(scores: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
     """Mean of the same over the classes that have videos, as scikit-learn defines it. Args and errors as `top_k_accuracy`."""
     check(scores, labels)
-    return _once(_class_recall(scores, labels, of_predicted=False), labels)
+    return _once(_class_recall(scores, labels, of_predicted=False), len(labels))
 
 
 def mean_average_precision(scores: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
@@ -72,7 +72,7 @@ def mean_average_precision(scores: NDArray[np.floating], labels: NDArray[np.inte
     and their order does not matter. Args and errors as `top_k_accuracy`.
     """
     check(scores, labels)
-    return _once(counted.mean_average_precision(scores, labels), labels)
+    return _once(counted.mean_average_precision(scores, labels), len(labels))
 
 
 def calibration_error(scores: NDArray[np.floating], labels: NDArray[np.integer], average: Average = "prob") -> float:
@@ -87,7 +87,7 @@ def calibration_error(scores: NDArray[np.floating], labels: NDArray[np.integer],
         TinError: as `top_k_accuracy`, or with "prob" a score outside 0…1.
     """
     check(scores, labels)
-    return _once(_calibration(scores, labels, average), labels)
+    return _once(_calibration(scores, labels, average), len(labels))
 
 
 def time_order_accuracy(
@@ -105,7 +105,7 @@ def time_order_accuracy(
         TinError: as `top_k_accuracy`, or no video belongs to a class of `reversals`.
     """
     check(scores, labels)
-    return _once(_time_order(scores, labels, reversals), labels)
+    return _once(_time_order(scores, labels, reversals), len(labels))
 
 
 def compute(
@@ -121,7 +121,7 @@ def compute(
     as they are.
 
     A k that is not smaller than the number of classes says nothing and is left out; `time_order_accuracy` is left out without
-    `reversals`.
+    a video of a class in `reversals`.
 
     Args:
         average: how the scores were made, for `calibration_error`.
@@ -130,7 +130,7 @@ def compute(
         TinError: an unknown name, or as the metrics.
     """
     made = statistics(names, scores, labels, ks=ks, average=average, reversals=reversals)
-    return {name: _once(statistic, labels) for name, statistic in made.items()}
+    return values_of(made, len(labels))
 
 
 def statistics(
@@ -158,11 +158,17 @@ def statistics(
         elif name == "calibration_error":
             found[name] = _calibration(scores, labels, average)
         elif name == "time_order_accuracy":
-            if reversals:
+            if reversals and np.isin(labels, list(reversals)).any():
                 found[name] = _time_order(scores, labels, reversals)
         else:
             raise TinError(f"unknown metric '{name}'; known: {', '.join(METRICS)}")
     return found
+
+
+def values_of(statistics: Mapping[str, Statistic], videos: int) -> dict[str, float]:
+    """What statistics are of the list itself, each of its `videos` once."""
+    once = np.ones((1, videos))
+    return {name: float(statistic(once)[0]) for name, statistic in statistics.items()}
 
 
 def title(name: str) -> str:
@@ -197,8 +203,8 @@ def probabilities(scores: NDArray[np.floating], average: Average) -> NDArray[np.
     return scores.astype(np.float64)
 
 
-def _once(statistic: Statistic, labels: NDArray[np.integer]) -> float:
-    return float(statistic(np.ones((1, len(labels))))[0])
+def _once(statistic: Statistic, videos: int) -> float:
+    return values_of({"": statistic}, videos)[""]
 
 
 def _class_recall(scores: NDArray[np.floating], labels: NDArray[np.integer], *, of_predicted: bool) -> Statistic:
