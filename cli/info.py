@@ -45,7 +45,13 @@ def info(
     \b
     tin-cli info
     tin-cli info --checkpoint runs/tin_motion/best.pt
-    tin-cli info --model tin_resnet50 --num-classes 174
+    \b
+    $ tin-cli info --model tin_resnet50 --num-classes 174 | head -5
+    tin_resnet50, 174 classes, clips of 8 frames of 224×224
+    parameters: 23,895,566
+    multiply-adds of a clip (convolutions and linear layers): 32,700,178,304
+    block         parameters     multiply-adds
+    conv1              9,408       944,111,616
 
     The exit status is 1 when a checkpoint cannot be read: nothing but tensors and plain values is ever unpickled. docs/info.md has output.
     """  # fmt: skip

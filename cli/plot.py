@@ -18,8 +18,11 @@ def plot(runs: tuple[Path, ...], out: Path) -> None:
     """Draw the curves of one or more training runs over each other, from the log.jsonl and offsets.jsonl in their --work-dir.
 
     \b
-    tin-cli plot runs/tin_motion
-    tin-cli plot runs/tin runs/tsn --out tin-and-tsn.svg
+    $ tin-cli plot runs/fights --out curves.svg
+    fights: 6 epochs, 6 validations
+    drawn into curves.svg
+    \b
+    tin-cli plot runs/tin runs/tsn --out tin-and-tsn.png
 
     Loss, top-1 and top-5 in training and validation, further validation metrics, learning rate, clips per second, the part of the time
     spent waiting for data, and the temporal offsets of each block. A run may still be going on. Of a resumed run the later lines count.

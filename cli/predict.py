@@ -90,10 +90,18 @@ def predict(
     format of tin-cli test (their labels are ignored), and `-`, which reads paths from standard input, one a line.
 
     \b
-    tin-cli predict clip.mp4 --checkpoint runs/fights/best.pt
-    tin-cli predict fights --checkpoint best.pt --json > predictions.jsonl
-    find /data -name '*.webm' | tin-cli predict - --checkpoint best.pt --views three-crop --num-clips 2
-    tin-cli predict clip.mp4 --checkpoint best.pt --save seen.mp4
+    $ tin-cli predict clips --checkpoint runs/fights/best.pt
+    video               score  class
+    clips/nofi058.mp4   68.6%  nofight
+                        31.4%  fight
+    clips/a/fi046.mp4   52.8%  fight
+                        47.2%  nofight
+    \b
+    $ tin-cli predict clips/a/fi046.mp4 --checkpoint runs/fights/best.pt --json --top-k 1
+    {"path": "clips/a/fi046.mp4", "top": [{"label": "fight", "index": 0, "score": 0.5280157}]}
+    \b
+    find clips -name 'fi*.mp4' | tin-cli predict - --checkpoint best.pt --views three-crop --num-clips 2
+    tin-cli predict clips/a/fi046.mp4 --checkpoint best.pt --save seen.mp4
 
     Exit status: 0 all videos are predicted; 1 some are not, and the reason for each is printed; 2 a mistake in what was asked or given.
     docs/predict.md shows output and describes the JSON.

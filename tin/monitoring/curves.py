@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,13 @@ SUFFIXES = (".png", ".svg")
 _WIDTH = 7.1  # inches: A4 or Letter within its margins, so that text prints in the size it has here
 _PANEL_HEIGHT = 1.9
 _DPI = 200
-_FONT = {"font.size": 8, "axes.titlesize": 8.5, "axes.linewidth": 0.6, "legend.fontsize": 7, "svg.hashsalt": "tin"}
+_FONT: dict[Any, Any] = {
+    "font.size": 8,
+    "axes.titlesize": 8.5,
+    "axes.linewidth": 0.6,
+    "legend.fontsize": 7,
+    "svg.hashsalt": "tin",
+}
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#f0e442")
 """Told apart by the colour-blind too: Okabe and Ito, Color Universal Design (2008)."""
 _DASHES = ("-", "--", ":", "-.")
@@ -61,13 +67,13 @@ def draw_runs(runs: Mapping[str, RunRecord], path: Path) -> None:
     with matplotlib.rc_context(_FONT), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a box stands for what the font has not
         figure = Figure(figsize=(_WIDTH, sum(heights)), dpi=_DPI, layout="constrained")
-        parts = np.atleast_1d(figure.subfigures(len(heights), 1, height_ratios=heights))
+        parts = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
         _draw_curves(parts[0], curves, titles, rows)
         for part, (name, run) in zip(parts[1:], with_offsets.items(), strict=True):
             _draw_offsets(part, name if len(runs) > 1 else "", run)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            figure.savefig(path, metadata={"Date": None} if path.suffix.lower() == ".svg" else None)
+            figure.savefig(path)
         except OSError as error:
             raise TinError(f"cannot write the picture {path}: {error.strerror or error}") from None
 
@@ -143,12 +149,14 @@ def _draw_curves(
 
 
 def _draw_curve(axes: Axes, style: str, colour: str, points: Points, alone: bool) -> None:
-    marker = {"marker": "o", "markersize": 2.5} if alone or (style != "thin" and len(points[0]) <= 30) else {}
+    marker: dict[str, Any] = (
+        {"marker": "o", "markersize": 2.5} if alone or (style != "thin" and len(points[0]) <= 30) else {}
+    )
     at, values = _thinned(points)
     axes.plot(at, values, color=colour, **_looks(style), **marker)
 
 
-def _looks(style: str) -> dict[str, object]:
+def _looks(style: str) -> dict[str, Any]:
     return {"linewidth": 0.6, "alpha": 0.6} if style == "thin" else {"linewidth": 1.1, "linestyle": style}
 
 
