@@ -21,7 +21,7 @@ from cli._options import (
     run_options,
     set_option,
 )
-from cli._views import VIEWS
+from cli._views import as_fields, views_options
 
 if TYPE_CHECKING:
     from cli._predicting import Outcome
@@ -43,16 +43,7 @@ if TYPE_CHECKING:
 @click.option(
     "--labels", type=EXISTING_FILE, default=None, help="Class names, a line each.  [default: those in the checkpoint]"
 )
-@click.option(
-    "--views", type=click.Choice(list(VIEWS)), default=None,
-    help="Parts of the frame to average over.  [default: the recipe's]",
-)  # fmt: skip
-@click.option(
-    "--num-clips",
-    type=click.IntRange(1),
-    default=None,
-    help="Clips of a video to average over.  [default: the recipe's]",
-)
+@views_options
 @click.option("--batch-size", type=click.IntRange(1), default=None, help="Videos at a time.  [default: the recipe's]")
 @click.option(
     "--fast", is_flag=True, help="Prepare the model first: batch norms folded, weights cast once, CUDA graphs. Pays for many videos.",
@@ -76,6 +67,8 @@ def predict(
     labels: Path | None,
     views: str | None,
     num_clips: int | None,
+    twice: bool,
+    dense: bool,
     batch_size: int | None,
     fast: bool,
     format: ListFormat,
@@ -113,8 +106,8 @@ def predict(
     from tin.distributed import World
 
     _launch.share_cores()
-    clips = {"data.test_crop": VIEWS[views] if views else None, "data.test_clips": num_clips}
-    given = [*overrides, *as_overrides({"train.batch_size": batch_size, "train.amp": amp, **clips})]
+    given = [*overrides, *as_overrides({"train.batch_size": batch_size, "train.amp": amp})]
+    given += as_fields(views, num_clips, twice, dense, overrides)
     found = gather(videos, root, format)
     overlays = overlay_paths(found, save) if save else {}
     session = open_session(
