@@ -60,7 +60,8 @@ class Session:
 
         spec = clip_spec(self.recipe)
         frames = batch_size * spec.num_views(training=False) * spec.num_segments
-        example = torch.zeros(frames, 3, spec.input_size, spec.input_size, device=self.device)
+        side = spec.short_side if spec.test_crop == "three" else spec.input_size
+        example = torch.zeros(frames, 3, side, side, device=self.device)
         return prepare(self.network.eval(), example, dtype=DTYPES.get(self.recipe.train.amp, torch.float32))
 
 
