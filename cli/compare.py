@@ -170,10 +170,10 @@ def _show_pairs(aligned: Aligned, names: list[str]) -> None:
 
     pairs = compare_pairs(aligned)
     several = len(pairs) > 1
-    header = ["", "difference", "95 % interval", "only the first right", "only the second", "p (exact)", "p (mid-p)"]
+    header = ["", "difference, points", "95 % interval", "only the first right", "only the second", "p (exact)", "p (mid-p)"]
     rows = [
         [
-            f"{names[pair.first]} − {names[pair.second]}", f"{100 * pair.difference:+.2f} %", span(pair.interval),
+            f"{names[pair.first]} − {names[pair.second]}", f"{100 * pair.difference:+.2f}", span(pair.interval),
             str(pair.only_first), str(pair.only_second), f"{pair.exact:.3g}", f"{pair.mid:.3g}",
             *([f"{pair.holm:.3g}"] if several else []),
         ]
