@@ -170,7 +170,15 @@ def _show_pairs(aligned: Aligned, names: list[str]) -> None:
 
     pairs = compare_pairs(aligned)
     several = len(pairs) > 1
-    header = ["", "difference, points", "95 % interval", "only the first right", "only the second", "p (exact)", "p (mid-p)"]
+    header = [
+        "",
+        "difference, points",
+        "95 % interval",
+        "only the first right",
+        "only the second",
+        "p (exact)",
+        "p (mid-p)",
+    ]
     rows = [
         [
             f"{names[pair.first]} − {names[pair.second]}", f"{100 * pair.difference:+.2f}", span(pair.interval),
