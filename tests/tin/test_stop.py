@@ -21,31 +21,33 @@ from tin.train.stop import SIGNALS, StopRequest
 
 # Takes steps until it is told to stop, as the training loop does, and says at which step that was; four times.
 STEPS = """
-import time, torch
+import os, time, torch
 from tin.distributed import barrier, process_group, world_from_environment
 from tin.train.stop import StopRequest
 world = world_from_environment()
+say = lambda text: os.write(1, f"{text}\\n".encode())  # whole lines, whichever thread speaks
 with process_group(world, torch.device("cpu"), timeout_s=60):
     for run in range(4):
-        with StopRequest(world, say=lambda text: print(text, flush=True)) as stop:
+        with StopRequest(world, say=say) as stop:
             step = 0
             while not (signum := stop.poll()):
-                print("step", step, flush=True)
+                say(f"step {step}")
                 time.sleep(0.002 * (1 + world.rank))
                 step += 1
             time.sleep(0.5)  # late echoes
-            print("stopped", step, signum, flush=True)
+            say(f"stopped {step} {signum}")
             barrier(world)
 """
 # Rank 0 waits for rank 1, which never comes, outside of the interpreter: no handler written in Python would run.
 STUCK = """
-import time, torch
+import os, time, torch
 import torch.distributed as dist
 from tin.distributed import process_group, world_from_environment
 from tin.train.stop import StopRequest
 world = world_from_environment()
-with process_group(world, torch.device("cpu"), timeout_s=60), StopRequest(world, say=lambda text: print(text, flush=True)) as stop:
-    print("step 0", flush=True)
+say = lambda text: os.write(1, f"{text}\\n".encode())  # whole lines, whichever thread speaks
+with process_group(world, torch.device("cpu"), timeout_s=60), StopRequest(world, say=say) as stop:
+    say("step 0")
     if world.is_main:
         dist.barrier()
     time.sleep(60)
