@@ -346,7 +346,7 @@ class Trainer:
             yield
             self._keeper.finish()
         except BaseException:
-            with suppress(TinError):  # the disk refuses, too, and the keeper has said so; what ended the run matters more
+            with suppress(TinError):  # of a disk that refuses as well: what ended the run matters more
                 self._keeper.finish()
             raise
         finally:

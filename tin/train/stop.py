@@ -69,7 +69,8 @@ class StopRequest:
         os.close(self._write)
         os.close(self._read)
         if self._agreed is not None:
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # which the launcher sends to the others when the first has ended
+            # The launcher sends it to the others when the first has ended.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if error is None:
             self._finish()  # nothing may be under way when the group goes
 
