@@ -23,6 +23,7 @@ from tin.errors import LostPeers, PeerError, TinError
 T = TypeVar("T")
 _OF_GLOO = re.compile(r"gloo|Connection closed by peer|Connection reset by peer", re.IGNORECASE)
 _MEETING = timedelta(minutes=15)  # to wait for rank 0 to be there at all: hosts may start minutes apart
+_patience = timedelta(hours=1)  # of the process group at this time, for groups made later
 _side_groups: list[dist.ProcessGroup] = []
 
 
@@ -110,7 +111,8 @@ def process_group(world: World, device: torch.device, timeout_s: float = 3600) -
     host, port = _meeting_point()
     _choose_interface(world, host)
     method = "env://" if "MASTER_ADDR" in os.environ else f"tcp://{host}:{port}"
-    timeout = timedelta(seconds=timeout_s)
+    global _patience
+    timeout = _patience = timedelta(seconds=timeout_s)
     try:
         store, rank, size = next(dist.rendezvous(method, world.rank, world.size, timeout=min(timeout, _MEETING)))
         if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" and os.environ.get("GROUP_WORLD_SIZE") == "1":
@@ -143,7 +145,7 @@ def side_group(world: World) -> dist.ProcessGroup | None:
     process. It ends with the process group."""
     if world.size == 1:
         return None
-    group = dist.new_group(backend="gloo", timeout=timedelta(seconds=3600))
+    group = dist.new_group(backend="gloo", timeout=_patience)
     assert isinstance(group, dist.ProcessGroup)
     _side_groups.append(group)
     return group
@@ -154,10 +156,12 @@ def shrink_timeout(world: World, seconds: float) -> None:
     first step, which may take long: compilers, cuDNN's choices, the first reads of cold files."""
     if world.size == 1:
         return
+    global _patience
+    _patience = timedelta(seconds=seconds)
     # set_timeout is newer than the oldest PyTorch we support
     set_timeout = getattr(dist, "set_timeout", None) or dist.distributed_c10d._set_pg_timeout
     for group in (None, *_side_groups):
-        set_timeout(timedelta(seconds=seconds), group)
+        set_timeout(_patience, group)
 
 
 @contextmanager
