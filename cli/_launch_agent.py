@@ -38,14 +38,10 @@ def run(options: LaunchOptions) -> int:
         if name.startswith("torch.distributed.elastic"):  # each has a level of its own
             logging.getLogger(name).setLevel(logging.CRITICAL)  # the last line says it better
     local_world_size = _processes(options)
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // local_world_size)))
-    os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = ",".join(_signals())
-    # Torch would keep one store over all starts, where processes find the addresses of those that are gone.
-    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
-    os.environ[_worker.LAUNCHER] = str(os.getpid())
-    os.environ.pop("TIN_STARTED_AGAIN", None)
-    with tempfile.TemporaryDirectory(prefix="tin-launch-") as folder:
-        try:
+    before = dict(os.environ)
+    try:
+        _tell_processes(local_world_size)
+        with tempfile.TemporaryDirectory(prefix="tin-launch-") as folder:
             meeting = _meeting(options)
             spec = WorkerSpec(
                 role="tin",
@@ -58,8 +54,19 @@ def run(options: LaunchOptions) -> int:
                 local_addr=meeting.address,
             )
             return _run(_Agent(spec, DefaultLogsSpecs(log_dir=folder), grace=options.timeout + 60), meeting)
-        except SignalException as stopped:  # before there were processes
-            return 128 + stopped.sigval
+    finally:  # who calls this in a process of its own may start others
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _tell_processes(local_world_size: int) -> None:
+    """Set what the processes inherit."""
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // local_world_size)))
+    os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = ",".join(_signals())
+    # Torch would keep one store over all starts, where processes find the addresses of those that are gone.
+    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+    os.environ[_worker.LAUNCHER] = str(os.getpid())
+    os.environ.pop("TIN_STARTED_AGAIN", None)
 
 
 def _run(agent: _Agent, meeting: Meeting) -> int:
