@@ -196,7 +196,7 @@ def test_a_killed_process_is_named_and_all_start_again_and_a_signal_to_the_launc
         run.process.send_signal(signal.SIGUSR1)
         run.until("SIGUSR1: finishing this step, then saving")
         assert run.end() == 138
-        assert "--resume goes on from there" in run.lines[-1], run.text
+        assert "--resume goes on from there" in run.text
         assert "starting again, 2 of" not in run.text
         assert "Traceback" not in run.text
         assert "death signal" not in run.text
