@@ -96,7 +96,7 @@ def killed_once(arguments: list[str], work_dir: Path, chance: random.Random) -> 
 @pytest.mark.parametrize(
     ("processes", "kills", "epochs"),
     [
-        pytest.param(1, 2, 4, marks=pytest.mark.slow),
+        pytest.param(1, 1, 3, marks=pytest.mark.slow),
         pytest.param(1, 10, 24, marks=[pytest.mark.prove, pytest.mark.timeout(1800)]),
         pytest.param(2, 10, 16, marks=[pytest.mark.prove, pytest.mark.timeout(2400)]),
     ],

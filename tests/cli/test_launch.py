@@ -204,7 +204,7 @@ def test_a_killed_process_is_named_and_all_start_again_and_a_signal_to_the_launc
     assert steps_done(work_dir) >= 6
 
 
-@pytest.mark.slow
+@pytest.mark.prove
 def test_processes_save_and_end_when_torchrun_is_killed(motion: Path, tmp_path: Path) -> None:
     work_dir = tmp_path / "run"
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
@@ -219,7 +219,7 @@ def test_processes_save_and_end_when_torchrun_is_killed(motion: Path, tmp_path: 
     assert steps_done(work_dir) >= 3
 
 
-@pytest.mark.slow
+@pytest.mark.prove
 def test_tasks_of_srun_find_each_other_and_its_warning_stops_them(motion: Path, tmp_path: Path) -> None:
     """With the variables that srun sets, seen in a real step (docs/cluster.md)."""
     work_dir = tmp_path / "run"
