@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from cli.main import run
+from pipelines.motion import MotionSettings, write_motion
 from tests.conftest import REPOSITORY
 
 
@@ -48,3 +49,11 @@ def tin_cli() -> Callable[..., Result]:
         return Result(process.returncode, process.stdout, process.stderr)
 
     return call
+
+
+@pytest.fixture(scope="session")
+def motion(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small motion data set: its folder, with lists and real encoded videos."""
+    out = tmp_path_factory.mktemp("motion") / "small"
+    write_motion(out, MotionSettings(train=64, val=8, size=32, frames=8), workers=2)
+    return out

@@ -22,7 +22,6 @@ from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 from cli import _worker
 from cli import train as commands
 from cli._launch_cause import find_cause
-from pipelines.motion import MotionSettings, write_motion
 from tests.cli.running import gone, running, steps_done
 from tests.conftest import REPOSITORY
 from tin.errors import LostPeers
@@ -158,13 +157,6 @@ def test_only_other_ranks_put_their_rank_before_warnings(tin_cli: Cli) -> None:
 
 
 # ---- whole runs ---------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def motion(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("motion") / "small"
-    write_motion(out, MotionSettings(train=64, val=8, size=32, frames=8), workers=2)
-    return out
 
 
 def train(motion: Path, work_dir: Path, *more: object) -> list[object]:

@@ -16,7 +16,6 @@ import psutil
 import pytest
 import torch
 
-from pipelines.motion import MotionSettings, write_motion
 from tests.cli.running import Run, running
 
 ADDRESSES = {"A": "10.213.77.1", "B": "10.213.77.2"}
@@ -88,13 +87,6 @@ def hosts() -> Iterator[tuple[Host, Host]]:
         except OSError as error:
             pytest.skip(f"no cable can be laid between network namespaces here: {error}")
         yield a, b
-
-
-@pytest.fixture(scope="module")
-def motion(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("motion") / "small"
-    write_motion(out, MotionSettings(train=64, val=8, size=32, frames=8), workers=2)
-    return out
 
 
 def train(motion: Path, work_dir: Path, *more: object) -> list[object]:
