@@ -44,6 +44,13 @@ SIMD_LEVELS = {
 }
 
 
+ONNX = [  # what `tin-cli export --format onnx` needs
+    "onnx>=1.19",
+    "onnxscript>=0.5.4",
+    "onnxruntime>=1.23",
+]
+
+
 class BuildError(Exception):
     """A library cannot be built here; the message says why."""
 
@@ -334,6 +341,7 @@ setup(
         "torch>=2.11",  # the stable ABI that csrc/ is built for
         "torchvision>=0.26",
         "numpy>=2.0",
+        "safetensors>=0.5",
         "av>=17.1",  # reads one stream and leaves the others (Stream.discard)
         "click>=8.1",
         "rich>=13",
@@ -341,11 +349,14 @@ setup(
         "tensorboard>=2.16",
         "matplotlib>=3.8",
         "pillow>=10",
+        "filelock>=3.12",
         dali_requirement(dali_cuda()),
     ],
     extras_require={
         "cuda12": [dali_requirement("12")],  # set TIN_DALI_CUDA=12 as well, so that the other wheel stays away
+        "export": ONNX,
         "test": [
+            *ONNX,
             "pytest>=8",
             "pytest-timeout>=2.3",
             "hypothesis>=6.100",
@@ -353,6 +364,8 @@ setup(
             "psutil>=6",
             "selenium>=4.20",  # tests of the report open it in Chromium, where that is installed
             "jsonschema>=4.20",
+            "sybil>=9",  # runs the examples of docs/python
+            "trustme>=1.1",  # certificates for the HTTPS servers of the tests
             "ruff>=0.6",
             "mypy>=1.11",
             "types-setuptools",

@@ -1,9 +1,8 @@
-"""Checkpoint files: written whole or not at all, read without running code from them, with errors that say what to do."""
+"""Checkpoint files are written whole or not at all, and hold only what can be read again."""
 
 from __future__ import annotations
 
 import os
-import pickle
 import re
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -13,7 +12,7 @@ from typing import IO, Any, cast
 
 import torch
 
-from tin.checkpoints.seal import SealingFile, damage
+from tin.checkpoints.seal import SealingFile
 from tin.errors import TinError
 
 
@@ -89,59 +88,8 @@ def remove_leftovers(folder: Path) -> list[str]:
     return removed
 
 
-def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a checkpoint file to the CPU without unpickling anything but tensors and plain Python values.
-
-    Zip files of PyTorch ≥ 1.6 and the older format are read. Of a zip file every checksum is compared first, which PyTorch
-    does not do: a changed byte is an error and no wrong weight.
-
-    Returns:
-        What was saved: for most files a dict with weights under some key and other things beside them.
-
-    Raises:
-        TinError: there is no such file, it is a directory, cut short, damaged, no checkpoint, or holds Python objects.
-    """
-    path = Path(path)
-    if path.is_dir():
-        raise TinError(f"{path} is a directory, not a checkpoint: give a file in it{_suggestion(path)}")
-    if not path.exists():
-        raise TinError(f"there is no checkpoint {path}: check the path{_suggestion(path.parent)}")
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise TinError(f"cannot read the checkpoint {path}: {first_line(error)}") from error
-    with file:
-        try:
-            if file.read(len(_ZIP)) == _ZIP and (problem := damage(path)):
-                raise _Damaged(problem)
-            file.seek(0)
-            state = torch.load(file, map_location="cpu", weights_only=True)
-        except _UNREADABLE as error:
-            raise TinError(_why_unreadable(path, error)) from error
-    if not isinstance(state, dict):
-        raise TinError(f"{path} holds a {type(state).__name__}, not a checkpoint: a dict with the weights is expected")
-    return state
-
-
-_ZIP = b"PK\x03\x04"
 _LEFTOVER = re.compile(r"\..+\.\d+\.tmp")
 
-
-class _Damaged(ValueError):
-    """A checksum does not fit."""
-
-
-# Bytes that are no checkpoint, or no longer one, surface as almost any of Python's errors.
-_UNREADABLE = (
-    OSError,
-    RuntimeError,
-    ValueError,
-    EOFError,
-    LookupError,
-    AttributeError,
-    TypeError,
-    pickle.UnpicklingError,
-)
 
 # Exact types: of a subclass (an enum, a numpy number, a defaultdict) pickle stores the class, which loading refuses.
 _SCALARS = (str, int, float, bool, bytes, type(None), torch.Size, torch.dtype, torch.device)
@@ -168,38 +116,6 @@ def require_plain(value: object, where: str = "state") -> None:
             f"{where} is a {type(value).__module__}.{type(value).__qualname__}; "
             f"a checkpoint holds tensors, numbers, strings, and dicts, lists and tuples of them"
         )
-
-
-def _why_unreadable(path: Path, error: Exception) -> str:
-    with path.open("rb") as file:
-        head = file.read(4)
-    if not head:
-        return f"{path} is empty: its writing or its download was cut off; fetch or write it again"
-    if isinstance(error, _Damaged):
-        return f"{path} is damaged ({error}): copy or download it again"
-    reason = first_line(error)
-    foreign = re.search(r"[Uu]nsupported (?:global: )?GLOBAL ([\w.]*\w)", str(error))
-    if foreign:
-        return (
-            f"{path} holds Python objects ({foreign[1]}) beside its tensors, which could run code when loaded: if you trust the "
-            f"file, load it with torch.load(…, weights_only=False) and save its state_dict alone"
-        )
-    if head == _ZIP:
-        return f"{path} is damaged or no PyTorch checkpoint ({reason}): copy or download it again"
-    if head[:1] == b"<":
-        return f"{path} is a web page, not a checkpoint: the download link led elsewhere"
-    return f"{path} is no PyTorch checkpoint, or is cut short: {reason}"
-
-
-def _suggestion(folder: Path) -> str:
-    """The checkpoints that do lie in `folder`, a few of them."""
-    if not folder.is_dir():
-        return f"; there is no folder {folder} either"
-    found = sorted(file.name for file in folder.iterdir() if file.suffix in (".pt", ".pth"))
-    if not found:
-        return ""
-    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-    return f"; {folder} holds {', '.join(found[:3])}{more}"
 
 
 def first_line(error: Exception) -> str:

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from tin.checkpoints.files import load_state
 from tin.checkpoints.names import naming_scheme, plain_name
+from tin.checkpoints.reading import load_state
 from tin.errors import TinError
 
 ENVELOPES = ("model", "state_dict")
@@ -91,7 +91,7 @@ def load_checkpoint(
         TinError: the file cannot be read or has no weights; under `strict` also for any unexplained difference, with its names.
     """
     path = Path(path)
-    found, averaged = _find_weights(load_state(path), path, weights)
+    found, averaged = find_weights(load_state(path), path, weights)
     report, values = _compare(model, found, path, averaged)
     if not report.loaded:
         raise TinError(f"nothing in {path} fits the model: {report._differences()}")
@@ -101,7 +101,7 @@ def load_checkpoint(
     return report
 
 
-def _find_weights(state: Mapping[str, Any], path: Path, wanted: Weights) -> tuple[dict[str, Tensor], bool]:
+def find_weights(state: Mapping[str, Any], path: Path, wanted: Weights) -> tuple[dict[str, Tensor], bool]:
     """The weights by the file's names, and whether they are averages."""
     ema = state.get("ema")
     averages = ema.get("averages") if isinstance(ema, Mapping) else None

@@ -52,10 +52,8 @@ class SealingFile:
         self._file.write(struct.pack("<H", _SEAL_BYTES) + _seal(self._crc))
 
 
-def damage(path: Path) -> str | None:
-    """What is wrong with a zip-format checkpoint file, or None: each byte is read and compared with the checksums.
-
-    Files of other programs have no seal; of them the records' own checksums are compared, which leave out the padding.
+def check_seal(path: Path) -> tuple[bool, str | None]:
+    """Whether a zip-format file ends in a seal, and what is wrong with it: of a file without one, whether its end is there.
 
     Raises:
         OSError: the file cannot be read.
@@ -67,15 +65,30 @@ def damage(path: Path) -> str | None:
         start = tail.rfind(_END)
         head, comment = tail[start : start + _END_BYTES], tail[start + _END_BYTES :]
         if start < 0 or head[-2:] != struct.pack("<H", len(comment)):
-            return f"cut short at {size:,} bytes"
-        if len(comment) == _SEAL_BYTES:
-            body = _crc(file, size - _SEAL_BYTES - len(_NO_COMMENT))
-            return None if _seal(zlib.crc32(_NO_COMMENT, body)) == comment else "its checksum does not fit"
-        try:
-            with zipfile.ZipFile(file) as archive:
-                bad = archive.testzip()
-        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError, zlib.error) as error:
-            return str(error) or type(error).__name__
+            return False, f"cut short at {size:,} bytes"
+        if len(comment) != _SEAL_BYTES:
+            return False, None
+        body = _crc(file, size - _SEAL_BYTES - len(_NO_COMMENT))
+        fits = _seal(zlib.crc32(_NO_COMMENT, body)) == comment
+        return True, None if fits else "its checksum does not fit"
+
+
+def damage(path: Path) -> str | None:
+    """What is wrong with a zip-format checkpoint file, or None: each byte is read and compared with the checksums.
+
+    Files of other programs have no seal; of them the records' own checksums are compared, which leave out the padding.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    sealed, problem = check_seal(path)
+    if sealed or problem:
+        return problem
+    try:
+        with zipfile.ZipFile(path) as archive:
+            bad = archive.testzip()
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError, zlib.error) as error:
+        return str(error) or type(error).__name__
     return bad and f"the checksum of its record {bad} does not fit"
 
 
