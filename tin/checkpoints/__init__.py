@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from tin.checkpoints.averages import Weights
 from tin.checkpoints.files import save_checkpoint
-from tin.checkpoints.loading import LoadReport, Weights, load_checkpoint
+from tin.checkpoints.loading import LoadReport, load_checkpoint
 from tin.checkpoints.reading import load_state
 
 __all__ = ["LoadReport", "Weights", "load_checkpoint", "load_state", "save_checkpoint"]

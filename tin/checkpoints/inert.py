@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tin.checkpoints.pickles import Foreign, Global, Maker
+from tin.checkpoints.foreign import Foreign, Global
+from tin.checkpoints.pickles import Maker
 from tin.checkpoints.refusal import Refused
 from tin.checkpoints.storage import Storage, tensor_of
 

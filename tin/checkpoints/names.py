@@ -42,12 +42,7 @@ def plain_name(name: str) -> str:
 
     A name that fits no row comes back without its wrappers; whether the model has it is for the caller to see.
     """
-    stripped = True
-    while stripped:
-        stripped = False
-        for prefix in WRAPPERS:
-            if name.startswith(prefix):
-                name, stripped = name[len(prefix) :], True
+    name = _without(WRAPPERS, name)
     for pattern, replacement in _COMPILED:
         renamed, count = pattern.subn(replacement, name)
         if count:
@@ -57,10 +52,20 @@ def plain_name(name: str) -> str:
 
 def naming_scheme(names: Iterable[str]) -> str:
     """Whose names these are, in words for a report."""
-    names = list(names)
+    names = [_without(("module.", "_orig_mod."), name) for name in names]
     temporal = "TIN" if any(".net1." in name for name in names) else ""
     if any(name.startswith(("backbone.", "cls_head.")) for name in names):
         return f"MMAction2 {temporal or ('TSM' if any('.conv.net.' in name for name in names) else 'TSN')}"
-    if any("base_model." in name for name in names):
-        return "the TIN authors' repository" if temporal else "the TSM repository"
+    if any(name.startswith("base_model.") for name in names):
+        if temporal:
+            return "the TIN authors' repository"
+        return "the TSM repository" if any(".net." in name for name in names) else "the TSN repository"
     return "plain"
+
+
+def _without(prefixes: tuple[str, ...], name: str) -> str:
+    """The name behind any number of them; in one pass, since names come from files."""
+    at = 0
+    while prefix := next((prefix for prefix in prefixes if name.startswith(prefix, at)), ""):
+        at += len(prefix)
+    return name[at:]

@@ -4,42 +4,18 @@ from __future__ import annotations
 
 import pickletools
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, Protocol, cast
 
+from tin.checkpoints.foreign import Foreign, Global, check_nesting
 from tin.checkpoints.refusal import Damaged, Refused, shown
 
 MAX_OPCODES = 1_000_000
 """About 300 bytes of memory each at worst; a training checkpoint of a ResNet-101 with its optimiser has 60,000."""
 MAX_BYTES = 128 << 20
 """Texts may take four times their bytes in memory. Half a million steps of MMEngine's history take about 100 MB."""
-MAX_DEPTH = 100
 MAX_BITS = 128
 MAX_ODD_KEYS = 20_000
 """Keys that are no text. Their hashes can be chosen to collide, and then each costs as much time as there are others."""
-
-
-class Global(NamedTuple):
-    """A class or function that a pickle names. It is not looked up."""
-
-    name: str
-
-
-class Foreign:
-    """An object of a class that is known and not wanted: what the pickle says of it, without the class.
-
-    Attributes:
-        type_name: "module.Class".
-        args: what the class would have been called with.
-        state: its attributes, in most cases a dict.
-    """
-
-    __slots__ = ("args", "state", "type_name")
-
-    def __init__(self, type_name: str, args: tuple[Any, ...] = (), state: Any = None) -> None:
-        self.type_name, self.args, self.state = type_name, args, state
-
-    def __repr__(self) -> str:
-        return f"<{self.type_name}, not loaded>"
 
 
 class Source(Protocol):
@@ -77,7 +53,7 @@ def read_pickle(
     """
     machine = _Machine(makers, constants, build, persistent)
     try:
-        return _checked(machine.run(_Limited(source)))
+        return check_nesting(machine.run(_Limited(source)))
     except Refused:
         raise
     except MemoryError:
@@ -334,44 +310,3 @@ _ACTIONS: dict[str, Callable[[_Machine, Any], None]] = {
     "BUILD": _Machine._build_state,
     "BINPERSID": _Machine._persistent_id,
 }
-
-
-def _checked(root: Any) -> Any:
-    """The value, if it can be walked by anybody: no cycle, not deep, and not exponentially many paths to shared parts."""
-    sizes: dict[int, tuple[int, int]] = {}  # of the finished containers: values in them, counted once a path; depth
-    path = [(root, iter(_children(root)), 1, 0)]
-    on_path = {id(root)}
-    while path:
-        value, children, count, depth = path.pop()
-        for child in children:
-            inner = _children(child)
-            if not inner:
-                count += 1
-            elif id(child) in sizes:
-                count, depth = count + sizes[id(child)][0], max(depth, sizes[id(child)][1])
-            elif id(child) in on_path or len(path) >= MAX_DEPTH:
-                raise Refused(f"its values contain each other, or nest deeper than {MAX_DEPTH}")
-            else:
-                path.append((value, children, count, depth))
-                path.append((child, iter(inner), 1, 0))
-                on_path.add(id(child))
-                break
-        else:
-            sizes[id(value)] = (count, depth + 1)
-            on_path.discard(id(value))
-            if count > 4 * MAX_OPCODES or depth >= MAX_DEPTH:
-                raise Refused(f"its values nest deeper than {MAX_DEPTH}, or repeat shared parts without end")
-            if path:
-                above, rest, so_far, deepest = path.pop()
-                path.append((above, rest, so_far + count, max(deepest, depth + 1)))
-    return root
-
-
-def _children(value: Any) -> Any:
-    if isinstance(value, dict):
-        return value.values()
-    if type(value) in (list, tuple):
-        return value
-    if isinstance(value, Foreign):
-        return (value.args, value.state)
-    return ()

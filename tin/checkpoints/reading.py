@@ -21,7 +21,7 @@ def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     A pickle in the file is read as data. It can name classes; the few that stand for values (numpy's numbers and arrays,
     OrderedDict, defaultdict) become these values, those known from other training programs (MMEngine's HistoryBuffer,
-    argparse's Namespace) become `pickles.Foreign`, and any other refuses the file. None is imported or called.
+    argparse's Namespace) become `foreign.Foreign`, and any other refuses the file. None is imported or called.
 
     All checksums of a zip file are compared, which PyTorch does not do: a changed byte is an error and no wrong weight. Memory
     stays below twice the file's size and 1 GB, whatever the file claims.

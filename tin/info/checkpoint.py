@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from tin.checkpoints import load_state
-from tin.checkpoints.loading import ENVELOPES
+from tin.checkpoints.averages import ENVELOPES
 from tin.checkpoints.names import naming_scheme, plain_name
 from tin.errors import TinError
 from tin.evaluation import file_sha256
