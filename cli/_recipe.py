@@ -14,7 +14,12 @@ from cli._options import set_option
 _FIELDS: tuple[tuple[str, str, Any, str], ...] = (
     ("--arch", "model.arch", str, "{tin,tsm,tsn}_resnet{18,34,50,101}."),
     ("--num-classes", "model.num_classes", click.IntRange(1), "Classes of your own data set."),
-    ("--pretrained", "model.pretrained", str, "Weights to start from: imagenet, tsm, a FILE or none."),
+    (
+        "--pretrained",
+        "model.pretrained",
+        str,
+        "Weights to start from: imagenet, tsm, a NAME of tin-cli zoo list, a FILE, or none.",
+    ),
     ("--epochs", "schedule.epochs", click.IntRange(1), "Epochs."),
     ("--batch-size", "train.batch_size", click.IntRange(1), "Clips of one process in one forward pass."),
     ("--accumulate", "train.accumulate", click.IntRange(1), "Forward passes whose gradients make one step."),

@@ -139,11 +139,14 @@ def _set_numerics(request: Request, recipe: Recipe) -> None:
 
 def _start_from(source: str, model: TemporalResNet, work_dir: Path | None, reporter: Reporter) -> None:
     """Load the starting weights; the main process says what became of them and writes every name down."""
+    from cli.zoo import download_bar
     from tin.weights import load_pretrained
 
-    loaded = load_pretrained(model, source)
     if work_dir is None:
+        load_pretrained(model, source)
         return
+    with download_bar(source) as progress:
+        loaded = load_pretrained(model, source, progress=progress, say=reporter.message)
     names = {word: getattr(loaded, word) for word in ("loaded", "new", "dropped", "mismatched")}
     path = work_dir / "pretrained.json"
     path.write_text(json.dumps({"path": str(loaded.path), "scheme": loaded.scheme, **names}, indent=1) + "\n")

@@ -22,6 +22,7 @@ _COMMANDS = {
     "report": ("cli.report", "report"),
     "test": ("cli.test", "test"),
     "train": ("cli.train", "train"),
+    "zoo": ("cli.zoo", "zoo"),
 }
 
 
