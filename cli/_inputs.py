@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.annotations import VIDEO_SUFFIXES, VideoEntry, VideoList
+from pipelines.annotations import VIDEO_SUFFIXES, VideoEntry, VideoList, videos_below
 from pipelines.errors import DataError
 
 if TYPE_CHECKING:
@@ -40,8 +40,7 @@ def gather(named: Sequence[str], root: Path | None, format: ListFormat) -> Video
             f"no videos in {what}: folders are searched for files with a video's suffix ({', '.join(sorted(VIDEO_SUFFIXES))}); "
             "folders of frames are named in a list"
         )
-    here = Path()
-    return VideoList(list(entries.values()), None, "videos", here, here)
+    return VideoList(list(entries.values()), None, "videos", Path(), None)
 
 
 def _entries(name: str, root: Path | None, format: ListFormat) -> Iterable[VideoEntry]:
@@ -49,7 +48,7 @@ def _entries(name: str, root: Path | None, format: ListFormat) -> Iterable[Video
         return [_entry(os.fsdecode(line)) for line in sys.stdin.buffer.read().splitlines() if line.strip()]
     path = Path(name)
     if path.is_dir():
-        return [_entry(file) for file in _videos_below(path)]
+        return [_entry(file) for file in videos_below(path)]
     if path.suffix.lower() not in VIDEO_SUFFIXES and _is_text(path):
         listed = VideoList.read(path, root, format).entries
         return [VideoEntry(entry.path, None, str(entry.path), entry.num_frames) for entry in listed]
@@ -58,18 +57,6 @@ def _entries(name: str, root: Path | None, format: ListFormat) -> Iterable[Video
 
 def _entry(path: str) -> VideoEntry:
     return VideoEntry(Path(path), None, str(Path(path)))
-
-
-def _videos_below(folder: Path) -> Iterator[str]:
-    for place, folders, files in os.walk(folder, onerror=_refuse):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES and not name.startswith("."):
-                yield os.path.join(place, name)
-
-
-def _refuse(error: OSError) -> None:
-    raise DataError(f"cannot look into {error.filename}: {error.strerror}")
 
 
 def _is_text(path: Path) -> bool:

@@ -114,7 +114,7 @@ def _frames(result: Result, ids: list[str], root: Path | None) -> dict[str, NDAr
         known = [entries[id] for id in ids if id in entries]
         with TemporaryDirectory() as folder:
             # the list's own index knows them, or these few are probed
-            store = None if videos.source.is_file() else Path(folder) / "index.sqlite"
+            store = None if videos.source and videos.source.is_file() else Path(folder) / "index.sqlite"
             index = VideoIndex.build(replace(videos, entries=known), store=store)
         found = seen_frames(known, index, spec)
     except (DataError, TinError) as error:

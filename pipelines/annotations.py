@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from pipelines.lists.formats import OFFICIAL, ListFormat, read_rows
 from pipelines.lists.labels import LABELS_FILE, class_names, labels_beside, read_label_map, read_labels_file, settle
 from pipelines.lists.rows import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Row, collector_paused
 
-__all__ = ["IMAGE_SUFFIXES", "LABELS_FILE", "VIDEO_SUFFIXES", "ListFormat", "VideoEntry", "VideoList"]
+__all__ = ["IMAGE_SUFFIXES", "LABELS_FILE", "VIDEO_SUFFIXES", "ListFormat", "VideoEntry", "VideoList", "videos_below"]
 
 _MISSING_SUFFIX = {"kinetics": ".mp4", "sthv2": ".webm"}  # what the file of a missing video would be called
 
@@ -34,7 +34,7 @@ class VideoEntry:
 
 @dataclass(frozen=True)
 class VideoList:
-    """Videos with labels, in list order. `read` and `from_folder` make one."""
+    """Videos with labels, in list order. `read`, `from_folder` and `from_files` make one."""
 
     entries: list[VideoEntry]
     labels: list[str] | None
@@ -43,8 +43,8 @@ class VideoList:
     """What to call the list in reports: the file's name without suffix, or the folder's."""
     root: Path
     """The folder that relative paths start from."""
-    source: Path
-    """The list file, or the folder that was scanned."""
+    source: Path | None
+    """The list file, or the folder that was scanned; None for videos that were named one by one."""
     template: str | None = None
     """Image names of frame folders, such as `img_{:05}.jpg` counted from 1; None to find out from each folder."""
     labels_from: str = ""
@@ -137,6 +137,37 @@ class VideoList:
             )
         return cls(entries, classes, root.resolve().name, root, root, template)
 
+    @classmethod
+    def from_files(cls, *paths: str | Path) -> VideoList:
+        """Videos without labels: files, and folders whose video files are found at any depth, by name; each once, as named first.
+
+        Nothing is looked into: files that cannot be read are unreadable in the index, which of such a list is not kept. Hidden
+        names in folders are skipped, and folders of frames, which only a list can name.
+
+        Args:
+            paths: at least one; relative ones start from the working folder.
+
+        Raises:
+            DataError: there is no video, or a folder cannot be looked into.
+        """
+        found = (file for path in paths for file in (videos_below(path) if os.path.isdir(path) else [path]))
+        entries = {str(path): VideoEntry(path, None, str(path)) for path in map(Path, found)}
+        if not entries:
+            raise DataError(
+                f"no videos in {', '.join(map(str, paths)) or 'nothing'}: name video files, or folders that hold some "
+                f"({', '.join(sorted(VIDEO_SUFFIXES))})"
+            )
+        return cls(list(entries.values()), None, "videos", Path(), None)
+
+
+def videos_below(folder: str | Path) -> Iterator[str]:
+    """The video files at any depth below a folder, by name, hidden ones left out. Raises DataError where one cannot be listed."""
+    for place, folders, files in os.walk(folder, onerror=_refuse):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES and not name.startswith("."):
+                yield os.path.join(place, name)
+
 
 def label_names(
     path: Path, format: ListFormat, rows: Sequence[Row], labels: str | Path | Sequence[str] | None
@@ -178,6 +209,10 @@ def _videos_in(folder: Path) -> list[str]:
     """Names of the videos and frame folders in a class folder."""
     with os.scandir(folder) as listing:
         return [item.name for item in listing if not item.name.startswith(".") and _is_video(item)]
+
+
+def _refuse(error: OSError) -> None:
+    raise DataError(f"cannot look into {error.filename}: {error.strerror}")
 
 
 def _is_video(item: os.DirEntry[str]) -> bool:

@@ -33,7 +33,8 @@ class VideoIndex:
     def __init__(self, infos: Mapping[str, VideoInfo], store: Path | None) -> None:
         self._infos = infos
         self.store = store
-        """The file that keeps the index; None where neither the list's folder nor the cache can be written."""
+        """The file that keeps the index; None where neither the list's folder nor the cache can be written, and for a list of
+        `VideoList.from_files`."""
 
     def __getitem__(self, entry: VideoEntry) -> VideoInfo:
         return self._infos[entry.id]
@@ -59,8 +60,8 @@ class VideoIndex:
         Args:
             video_list: what to look at. Files that cannot be read get an `error` and are no exception.
             store: SQLite file to keep the index in; None for `NAME.index.sqlite` beside the list (`.index.sqlite` in a
-                scanned folder), or the user's cache directory where that cannot be written. Rows are keyed by path
-                relative to the root, so data may move.
+                scanned folder), or the user's cache directory where that cannot be written; and for no file where the list is of
+                `VideoList.from_files`. Rows are keyed by path relative to the root, so data may move.
             workers: processes; None for one a core. 0 probes in this process.
             progress: called with (videos done, videos to probe) as they are done.
 
@@ -83,7 +84,7 @@ class VideoIndex:
                 infos[entry.id] = row[0]
             else:
                 pending.append((entry, key))
-        target = next((path for path in paths if disk.writable(path)), None) if pending else paths[0]
+        target = next((path for path in paths if disk.writable(path)), None) if pending else next(iter(paths), None)
         if pending and target is None and store is not None:
             raise DataError(f"cannot write the video index {store}; choose another store")
         jobs: list[_Job] = [(str(e.path), video_list.template, e.num_frames, verify) for e, _ in pending]

@@ -105,7 +105,7 @@ class Loader:
             num_workers = default_workers()
         at_least("num_workers", num_workers, 0)
         if not video_list.entries:
-            raise DataError(f"{video_list.source}: no videos in the list")
+            raise DataError(f"{video_list.source or video_list.name}: no videos in the list")
         self.video_list, self.index, self.spec = video_list, index, spec
         self.batch_size, self.training, self.seed = batch_size, training, seed
         self.rank, self.world_size, self.prefetch = rank, world_size, prefetch
@@ -265,9 +265,10 @@ class Loader:
             Failure(positions[entry.id], entry.id, reason) for entry, reason in self.index.unreadable(self.video_list)
         ]
         if len(bad) == len(self.video_list):
+            source, root = self.video_list.source, self.video_list.root
             raise DataError(
-                f"{self.video_list.source}: none of its {len(bad)} videos can be read; "
-                f"the first: {bad[0].name}: {bad[0].reason}. Is the root {self.video_list.root} right?"
+                f"{source or self.video_list.name}: none of its {len(bad)} videos can be read; "
+                f"the first: {bad[0].name}: {bad[0].reason}" + (f". Is the root {root} right?" if source else "")
             )
         return bad
 

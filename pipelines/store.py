@@ -28,8 +28,11 @@ Row = tuple[VideoInfo, bool]
 
 
 def store_paths(video_list: VideoList) -> list[Path]:
-    """Where the index of a list may live, best first: beside the list, else in the user's cache directory."""
+    """Where the index of a list may live, best first: beside the list, else in the user's cache directory. Nowhere where there is
+    no list, but videos that were named one by one."""
     source = video_list.source
+    if source is None:
+        return []
     beside = source / ".index.sqlite" if source.is_dir() else source.with_name(source.stem + ".index.sqlite")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     digest = hashlib.sha256(str(source.resolve()).encode()).hexdigest()[:16]

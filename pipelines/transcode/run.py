@@ -124,7 +124,7 @@ def _check_lists(video_list: VideoList, ledger: Ledger) -> None:
     """Before hours of work: the list's name and labels fit what is in the folder."""
     if video_list.name in (Path(LABELS_FILE).stem, Path(UNREADABLE).stem):
         raise DataError(f"a list named {video_list.name} would be overwritten by {video_list.name}.txt; rename it")
-    source = os.path.abspath(video_list.source)
+    source = os.path.abspath(video_list.source or video_list.root)
     other = ledger.lists.get(video_list.name)
     if other not in (None, source) and os.path.exists(str(other)):
         raise DataError(

@@ -111,3 +111,21 @@ def test_a_folder_per_class(tmp_path: Path) -> None:
         VideoList.from_folder(tmp_path / "jump")
     with pytest.raises(DataError, match="not a folder"):
         VideoList.from_folder(tmp_path / "nothing")
+
+
+def test_files_and_folders_by_name_each_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("b/z.mp4", "b/a/y.WEBM", "b/.hidden.mp4", "b/.git/x.mp4", "b/notes.txt", "one.avi", "odd"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = VideoList.from_files("one.avi", Path("b"), "odd", "./b/z.mp4", "missing.mp4")
+    assert [entry.id for entry in found.entries] == ["one.avi", "b/z.mp4", "b/a/y.WEBM", "odd", "missing.mp4"]
+    assert {entry.label for entry in found.entries} == {None}
+    assert (found.labels, found.source) == (None, None)
+
+
+def test_no_files_at_all_are_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=f"no videos in {re.escape(str(tmp_path))}: name video files"):
+        VideoList.from_files(tmp_path)
+    with pytest.raises(DataError, match="no videos in nothing"):
+        VideoList.from_files()

@@ -48,6 +48,20 @@ def test_every_real_file_is_counted_as_it_decodes(real_videos: Path, tmp_path: P
     assert not any(name.startswith(("k400", "vp", "rot", "bikes")) for name in inexact)
 
 
+def test_an_index_of_files_by_name_is_kept_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither beside the videos, nor in the working folder, nor in the cache."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    write_video(tmp_path / "clip.mp4", frames=9)
+    video_list = VideoList.from_files("clip.mp4", "missing.mp4")
+    index = VideoIndex.build(video_list, workers=0)
+    assert (index.store, index[video_list.entries[0]].num_frames) == (None, 9)
+    assert [entry.id for entry, _ in index.unreadable(video_list)] == ["missing.mp4"]
+    assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
+    named = VideoIndex.build(video_list, tmp_path / "asked.sqlite", workers=0)
+    assert named.store == tmp_path / "asked.sqlite"
+
+
 @pytest.mark.parametrize("suffix", [".avi", ".mp4"])
 def test_tiny_packets_of_mpeg4_that_are_frames_are_counted(tmp_path: Path, suffix: str) -> None:
     """A still picture makes packets as small as the placeholders that show nothing."""
