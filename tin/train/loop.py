@@ -45,7 +45,7 @@ class Trainer:
         model: on the CPU or already on `device`, weights loaded.
         recipe: decides everything not named here.
         train_loader: batches of this process.
-        work_dir: receives the checkpoints (`tin.train.keeper`) and the record (`tin.train.log`).
+        work_dir: receives the checkpoints (`tin.train.keeper`) and the record (`tin.train.log`); made where there is none. One a run.
         val_loader: evaluation batches of this process; None trains without validation.
         val_videos: length of the whole validation list.
         device: where to train.
@@ -337,6 +337,10 @@ class Trainer:
         if not self.world.is_main:
             yield
             return
+        try:
+            self.work_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise TinError(f"cannot make {self.work_dir}: {error.strerror}; choose another work_dir") from None
         self._log = RunLog(
             self.work_dir, self.progress.global_step, self.recipe,
             label_names=self.label_names, world_size=self.world.size, warn=self.reporter.message,

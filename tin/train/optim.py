@@ -19,7 +19,7 @@ _NORMS = (nn.modules.batchnorm._BatchNorm,)
 def parameter_groups(
     model: nn.Module, lr: float, weight_decay: float, partial_bn: bool = False, fc_lr5: bool = True
 ) -> list[dict[str, Any]]:
-    """Split a model's parameters into the seven groups of TSN, TSM and TIN (REFERENCE: equal in MMAction2 and the authors' code).
+    """Split a model's parameters into the seven groups of TSN, TSM and TIN, as MMAction2 and the authors' code have them.
 
     Stem weight ×1; stem bias ×2, no decay; other convolution and linear weights ×1; their biases ×2, no decay; BatchNorm weights
     and biases ×1, no decay; classifier weight ×5; classifier bias ×10, no decay.
