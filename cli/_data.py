@@ -121,7 +121,6 @@ def clip_spec(recipe: Recipe, training: VideoList | None = None) -> ClipSpec:
     from pipelines import ClipSpec
     from pipelines.mirror import mirror_classes, sides
 
-    settings = recipe.data.model_dump(exclude={"flip_labels", "repeats", "class_balanced"})
     flip_labels = None
     if training is not None and recipe.data.flip and recipe.data.flip_labels:
         flip_labels = mirror_classes(recipe.data.flip_labels, training.labels, recipe.model.num_classes)
@@ -131,7 +130,7 @@ def clip_spec(recipe: Recipe, training: VideoList | None = None) -> ClipSpec:
             "exchanges their labels",
             recipe.data.flip, len(sided), sided[0],
         )  # fmt: skip
-    return ClipSpec(num_segments=recipe.model.num_segments, flip_labels=flip_labels, **settings)
+    return ClipSpec(flip_labels=flip_labels, **recipe.clip_settings())
 
 
 def make_loader(

@@ -8,7 +8,6 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import click
@@ -17,8 +16,7 @@ if TYPE_CHECKING:
     from cli._session import Session
     from pipelines import VideoIndex, VideoList
     from pipelines.annotations import VideoEntry
-    from pipelines.failures import Failure
-    from tin.predict import Prediction
+    from tin import Prediction
 
 
 _NO_TEXT = "its name is not UTF-8, which neither the index nor a list can hold: rename it"
@@ -69,27 +67,24 @@ def outcomes(
     from pipelines import VideoIndex
 
     with ExitStack() as stack:
-        # Not beside the videos, which need not be a data set, and not kept: looking into a file takes milliseconds.
-        folder = stack.enter_context(TemporaryDirectory(prefix="tin-predict-"))
         errors = {entry.id: _NO_TEXT for entry in videos.entries if not _is_text(entry.id)}
         named = replace(videos, entries=[entry for entry in videos.entries if entry.id not in errors])
         with callback_bar("probing videos") as progress:
-            index = VideoIndex.build(named, Path(folder) / "index.sqlite", progress=progress)
+            index = VideoIndex.build(named, progress=progress)
         errors |= {entry.id: reason for entry, reason in index.unreadable(named)}
         # No bar among the lines that come out: they show how far it is.
         console = Console(stderr=True, force_terminal=False if sys.stdout.isatty() else None)
         bar = stack.enter_context(counting(console, "predicting", len(videos)))
         readable = [entry for entry in videos.entries if entry.id not in errors]
-        found = stack.enter_context(
-            closing(_predictions(replace(videos, entries=readable), index, session, top_k, fast, workers))
-        )
+        readable_list = replace(videos, entries=readable)
+        found = stack.enter_context(closing(_predictions(readable_list, index, session, top_k, fast, workers)))
         for entry in videos.entries:
-            result = errors[entry.id] if entry.id in errors else next(found)
-            if isinstance(result, str):
-                yield Outcome(path=entry.id, error=result)
+            if entry.id in errors:
+                yield Outcome(path=entry.id, error=errors[entry.id])
             else:
-                done = Outcome(path=entry.id, classes=result.classes, scores=result.scores)
-                target = overlays.get(entry.id)
+                one = next(found)
+                done = Outcome(path=entry.id, classes=one.classes, scores=one.scores, error=one.error)
+                target = None if done.error else overlays.get(entry.id)
                 yield _with_overlay(done, entry, index, target, names) if target else done
             bar(1)
 
@@ -144,12 +139,12 @@ def _names_in_folder(videos: VideoList) -> list[Path]:
 
 def _predictions(
     videos: VideoList, index: VideoIndex, session: Session, top_k: int, fast: bool, workers: int | None
-) -> Generator[Prediction | str, None, None]:
-    """For each of some readable videos, in order, its prediction or why there is none."""
+) -> Generator[Prediction, None, None]:
+    """For each of some videos that the index can read, in order."""
     from cli._data import Indexed, make_loader
     from pipelines.arguments import default_workers
+    from tin import predict
     from tin.distributed import World
-    from tin.predict import predict
 
     if not len(videos):
         return
@@ -161,19 +156,7 @@ def _predictions(
     with make_loader(
         Indexed(videos, index), recipe, training=False, device=session.device, world=World(), workers=workers
     ) as loader:
-        done = 0
-        for prediction in predict(session.scorer(fast, batch_size), loader, top_k, autocast=session.autocast):
-            if done < prediction.id:
-                yield from _reasons(loader.failures, range(done, prediction.id))
-            yield prediction if prediction.classes else "the network's scores are not finite"
-            done = prediction.id + 1
-        yield from _reasons(loader.failures, range(done, len(videos)))
-
-
-def _reasons(failures: Sequence[Failure], ids: range) -> Iterator[str]:
-    """Of videos that were passed over."""
-    reasons = {failure.id: failure.reason for failure in failures}
-    yield from (reasons[id] for id in ids)
+        yield from predict(session.scorer(fast, batch_size), loader, top_k=top_k, autocast=session.autocast)
 
 
 def _with_overlay(

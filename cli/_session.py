@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from cli._options import with_device_defaults
 
 if TYPE_CHECKING:
@@ -32,14 +30,10 @@ class Session:
     device: torch.device
     averaged: bool
     """Whether these are the averages (EMA) that the checkpoint has of its weights."""
+    label_names: list[str] | None
+    """Class names by number, where the checkpoint has them for each of its classes."""
     state: dict[str, Any]
-    """What the checkpoint holds beside weights: `label_names`, `lists` and more, where tin-cli train wrote it."""
-
-    @property
-    def label_names(self) -> list[str] | None:
-        """Class names by number, where the checkpoint has them for each of its classes."""
-        names = self.state.get("label_names")
-        return names if isinstance(names, list) and len(names) == self.recipe.model.num_classes else None
+    """What the checkpoint holds beside weights: `lists` and more, where tin-cli train wrote it."""
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The context of a forward pass, by the recipe's mixed precision."""
@@ -62,7 +56,7 @@ class Session:
         frames = batch_size * spec.num_views(training=False) * spec.num_segments
         side = spec.short_side if spec.test_crop == "three" else spec.input_size
         example = torch.zeros(frames, 3, side, side, device=self.device)
-        return prepare(self.network.eval(), example, dtype=DTYPES.get(self.recipe.train.amp, torch.float32))
+        return prepare(self.network, example, dtype=DTYPES.get(self.recipe.train.amp, torch.float32))
 
 
 def open_session(
@@ -87,40 +81,18 @@ def open_session(
         weights: which, of a checkpoint that has averages of them too (`tin.load_checkpoint`).
 
     Raises:
-        TinError: the file cannot be read, or is not this model; no such recipe or device.
-        click.UsageError: there is no recipe.
+        TinError: the file cannot be read, or is not this model; no recipe, or no such recipe or device.
     """
-    import torch
-
-    from tin import build_model, load_checkpoint
+    from tin import load_trained
     from tin.allocator import keep_freed_memory
-    from tin.checkpoints import load_state
     from tin.distributed import resolve_device
 
     place = resolve_device(device, world)
     if place.type == "cpu":
         keep_freed_memory()
-    state = load_state(checkpoint)
-    recipe = with_device_defaults(recipe_of(checkpoint, state, recipe_name, overrides), place, amp_was_asked)
-    network = build_model(**recipe.model.model_dump(exclude={"pretrained"}))
-    report = load_checkpoint(network, checkpoint, weights=weights)
-    report.require_complete()
-    network.to(place, memory_format=torch.channels_last)
-    rest = {key: value for key, value in state.items() if key not in ("state_dict", "ema", "optimizer")}
-    return Session(recipe=recipe, network=network.eval(), device=place, averaged=report.averaged, state=rest)
-
-
-def recipe_of(checkpoint: Path, state: dict[str, Any], recipe_name: str | None, overrides: Sequence[str]) -> Recipe:
-    """The recipe by that name, else the checkpoint's own, with overrides.
-
-    Raises:
-        TinError: no such recipe, or an override that does not fit.
-        click.UsageError: no name, and none in the checkpoint.
-    """
-    from tin import recipes
-
-    if recipe_name:
-        return recipes.load(recipe_name, overrides)
-    if "recipe" in state:
-        return recipes.from_dict(state["recipe"], f"the recipe in {checkpoint}", overrides)
-    raise click.UsageError(f"{checkpoint} holds no recipe: name the one it was trained with by --recipe")
+    trained = load_trained(checkpoint, recipe=recipe_name, overrides=overrides, device=place, weights=weights)
+    recipe = with_device_defaults(trained.recipe, place, amp_was_asked)
+    return Session(
+        recipe=recipe, network=trained.model, device=place, averaged=trained.report.averaged, label_names=trained.label_names,
+        state=trained.state,
+    )  # fmt: skip

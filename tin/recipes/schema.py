@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -230,3 +230,11 @@ class Recipe(_Settings):
     schedule: ScheduleSettings
     train: TrainSettings = TrainSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
+
+    def clip_settings(self) -> dict[str, Any]:
+        """The fields of `pipelines.ClipSpec` by this recipe: `ClipSpec(**recipe.clip_settings())`.
+
+        `flip_labels` is not among them: what it maps depends on the list (`pipelines.mirror.mirror_classes`).
+        """
+        settings = self.data.model_dump(exclude={"flip_labels", "repeats", "class_balanced"})
+        return {"num_segments": self.model.num_segments, **settings}
