@@ -74,7 +74,7 @@ def clips(tmp_path: Path, real_videos: Path) -> Path:
 def test_readers_are_compared_on_real_videos(clips: Path) -> None:
     out = clips.parent / "out.json"
     names = ["loader", "decode-only", "pyav", "decord"]
-    options = ["--only", *names, "--workers", "1", "--batch-size", "2", "--seconds", "2", "--rounds", "2"]
+    options = ["--only", *names, "--workers", "1", "--batch-size", "2", "--seconds", "1", "--rounds", "2"]
     result = run("peers_data.py", clips, *options, "--out", out)
     measured = json.loads(out.read_text())["results"]["peers_data"]
     if importlib.util.find_spec("decord") is None:

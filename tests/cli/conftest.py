@@ -8,11 +8,13 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cli.main import run
 from pipelines.motion import MotionSettings, write_motion
+from tests.cli.running import ON_TWO_PROCESSES, deterministic_training, running, saved_state
 from tests.conftest import REPOSITORY
 
 
@@ -57,3 +59,16 @@ def motion(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("motion") / "small"
     write_motion(out, MotionSettings(train=64, val=8, size=32, frames=8), workers=2)
     return out
+
+
+EPOCHS = 3
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(motion: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What two processes of one machine leave after EPOCHS of `deterministic_training` that nothing disturbed."""
+    work_dir = tmp_path_factory.mktemp("uninterrupted") / "run"
+    command = deterministic_training(motion, work_dir, EPOCHS, *ON_TWO_PROCESSES, "--nproc-per-node", "2")
+    with running(*command) as whole:
+        assert whole.end() == 0, whole.text
+    return saved_state(work_dir)

@@ -5,21 +5,20 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
-import torch
 
-from tests.cli.running import Run, running
+from tests.cli.conftest import EPOCHS
+from tests.cli.running import ON_TWO_PROCESSES, Run, deterministic_training, differences, running, saved_state
 
 ADDRESSES = {"A": "10.213.77.1", "B": "10.213.77.2"}
-EPOCHS = 3
 
 
 @dataclass(frozen=True)
@@ -89,19 +88,10 @@ def hosts() -> Iterator[tuple[Host, Host]]:
         yield a, b
 
 
-def train(motion: Path, work_dir: Path, *more: object) -> list[object]:
-    return [
-        sys.executable, "-m", "cli.main", "train", "--recipe", "tin_motion", "--data", motion, "--work-dir", work_dir, "--device", "cpu",
-        "--no-validate", "--workers", "1", "--batch-size", "4", "--epochs", EPOCHS, "--deterministic", "--set", "data.input_size=32",
-        "--set", "data.short_side=32", "--set", "train.log_every=1", "--set", "checkpoint.every_minutes=0.001", *more,
-    ]  # fmt: skip
-
-
 def on_two(motion: Path, work_dir: Path, *more: object) -> list[object]:
     """The command that both hosts are given."""
-    return train(
-        motion, work_dir, "--nnodes", "2", "--rdzv-endpoint", f"{ADDRESSES['A']}:29400", "--timeout", "6", *more
-    )
+    meeting = ("--nnodes", "2", "--rdzv-endpoint", f"{ADDRESSES['A']}:29400", "--timeout", "6")
+    return deterministic_training(motion, work_dir, EPOCHS, *ON_TWO_PROCESSES, *meeting, *more)
 
 
 def crash(run: Run) -> None:
@@ -112,29 +102,9 @@ def crash(run: Run) -> None:
     run.process.wait()
 
 
-def weights(work_dir: Path) -> dict[str, torch.Tensor]:
-    state = torch.load(work_dir / "last.pt", weights_only=True)
-    assert state["progress"]["epoch"] == EPOCHS
-    return dict(state["state_dict"])
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(motion: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
-    """The weights of the same run on one host, as two processes."""
-    work_dir = tmp_path_factory.mktemp("one") / "run"
-    with running(*train(motion, work_dir, "--nproc-per-node", "2")) as run:
-        assert run.end() == 0, run.text
-    return weights(work_dir)
-
-
-def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
-    assert one.keys() == other.keys()
-    assert [name for name in one if not torch.equal(one[name], other[name])] == []
-
-
 @pytest.mark.slow
 def test_a_run_on_two_hosts_re_forms_after_the_cable_is_cut_and_loses_nothing(
-    hosts: tuple[Host, Host], motion: Path, uninterrupted: dict[str, torch.Tensor], tmp_path: Path
+    hosts: tuple[Host, Host], motion: Path, uninterrupted: dict[str, Any], tmp_path: Path
 ) -> None:
     """At the end of every epoch the ranks compare their weights, and a difference would end the run."""
     a, b = hosts
@@ -155,13 +125,13 @@ def test_a_run_on_two_hosts_re_forms_after_the_cable_is_cut_and_loses_nothing(
             assert "epoch" not in second.text, "rank 0 alone speaks"
         assert first.end() == 0, first.text
     assert "Traceback" not in first.text + second.text
-    assert_same(weights(tmp_path / "run"), uninterrupted)
+    assert differences(saved_state(tmp_path / "run"), uninterrupted) == []
 
 
 @pytest.mark.prove
 @pytest.mark.parametrize("lost", ["cable", "guest", "host of the meeting"])
 def test_a_run_without_restarts_ends_on_both_hosts_and_resumes(
-    hosts: tuple[Host, Host], motion: Path, uninterrupted: dict[str, torch.Tensor], tmp_path: Path, lost: str
+    hosts: tuple[Host, Host], motion: Path, uninterrupted: dict[str, Any], tmp_path: Path, lost: str
 ) -> None:
     a, b = hosts
     command = on_two(motion, tmp_path / "run", "--resume")
@@ -183,4 +153,4 @@ def test_a_run_without_restarts_ends_on_both_hosts_and_resumes(
         assert first.end() == 0, first.text
         assert second.end() == 0, second.text
     assert "at epoch 2, step" in first.text
-    assert_same(weights(tmp_path / "run"), uninterrupted)
+    assert differences(saved_state(tmp_path / "run"), uninterrupted) == []
