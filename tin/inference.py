@@ -42,18 +42,7 @@ def prepare(
         TinError: the model is in training mode or not of `build_model`; the dtype is none of the three; the weights do
             not fit in it; the example is not what `PreparedModel` takes; torch.compile does not work on this machine.
     """
-    if not isinstance(model, TemporalResNet):
-        raise TinError(
-            f"prepare takes a model of tin.build_model, got {type(model).__name__}: unwrap it "
-            f"(`.module` of DistributedDataParallel, `._orig_mod` of torch.compile)"
-        )
-    if any(module.training for module in model.modules()):
-        raise TinError("the model is in training mode, where batch norms cannot be folded: call model.eval() first")
-    if dtype not in DTYPES:
-        raise TinError(f"dtype must be one of {', '.join(map(str, DTYPES))}; got {dtype}")
-    network = copy.deepcopy(model).requires_grad_(False)
-    _fold_batch_norms(network)
-    _cast(network, dtype)
+    network = folded_copy(model, dtype)
     network = network.to(example.device, memory_format=torch.channels_last)
     prepared = PreparedModel(network, example.device, dtype, compile)
     prepared(example)
@@ -140,6 +129,27 @@ class PreparedModel:
 
 # ---------------------------------------------------------------------------------------------------------------------
 # the network
+
+
+def folded_copy(model: TemporalResNet, dtype: torch.dtype = torch.float32) -> TemporalResNet:
+    """A copy for inference: batch norms folded into convolutions, these and the classifier in `dtype`, temporal modules in float32.
+
+    Raises:
+        TinError: the model is in training mode or not of `build_model`; the dtype is none of DTYPES; the weights do not fit in it.
+    """
+    if not isinstance(model, TemporalResNet):
+        raise TinError(
+            f"this takes a model of tin.build_model, got {type(model).__name__}: unwrap it "
+            f"(`.module` of DistributedDataParallel, `._orig_mod` of torch.compile)"
+        )
+    if any(module.training for module in model.modules()):
+        raise TinError("the model is in training mode, where batch norms cannot be folded: call model.eval() first")
+    if dtype not in DTYPES:
+        raise TinError(f"dtype must be one of {', '.join(map(str, DTYPES))}; got {dtype}")
+    network = copy.deepcopy(model).requires_grad_(False)
+    _fold_batch_norms(network)
+    _cast(network, dtype)
+    return network
 
 
 _PAIRS = (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"), ("0", "1"))
