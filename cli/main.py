@@ -16,6 +16,7 @@ _COMMANDS = {
     "bench": ("cli.bench", "bench"),
     "compare": ("cli.compare", "compare"),
     "data": ("cli.data", "data"),
+    "export": ("cli.export", "export"),
     "info": ("cli.info", "info"),
     "plot": ("cli.plot", "plot"),
     "predict": ("cli.predict", "predict"),
