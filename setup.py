@@ -51,13 +51,6 @@ ONNX = [  # what `tin-cli export --format onnx` needs
 ]
 
 
-ONNX = [  # what `tin-cli export --format onnx` needs
-    "onnx>=1.19",
-    "onnxscript>=0.5.4",
-    "onnxruntime>=1.23",
-]
-
-
 class BuildError(Exception):
     """A library cannot be built here; the message says why."""
 
