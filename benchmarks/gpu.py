@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import json
+import shlex
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from tin import bench
+from tin.bench.records import new_record, write_record
 from tin.bench.shapes import LAYOUTS
 from tin.bench.timing import Rounds
 from tin.bench.workload import Workload
@@ -31,13 +31,8 @@ def main() -> int:
     options.out.mkdir(parents=True, exist_ok=True)
 
     def save(name: str, result: dict[str, Any]) -> None:
-        record = {
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "command": " ".join(sys.argv),
-            **bench.describe(device),
-            "results": {name.partition("-")[0]: result},
-        }
-        (options.out / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        record = new_record(bench.describe(device), shlex.join(sys.argv), {name.partition("-")[0]: result})
+        write_record(options.out / f"{name}.json", record)
         for line in result["rows"]:
             print(
                 f"{name:16} {line['name']:36} {line['median']:10.4f} {line['unit']:8} × {line['ratio']:.3f} of {line['ratio_to']}"

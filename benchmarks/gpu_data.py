@@ -22,7 +22,7 @@ from pipelines.probe import probe
 from pipelines.transcode import TranscodeSettings
 from pipelines.transcode.encode import transcode_file
 from tin.bench.files import LEAD, read_clips
-from tin.bench.timing import Rounds, median_ratio, row
+from tin.bench.timing import Rounds, ratios, row
 
 FRAMES, HEIGHT, WIDTH = 300, 256, 340  # as MMAction2's Kinetics clips
 SOURCES = 8
@@ -71,10 +71,16 @@ def _rows(
                 if epoch >= rounds.warmup:
                     rates[who].append(reading.rate)
     limit = f"{cores} processes decoding on the CPU"
-    ratio = median_ratio(rates["device"], rates["processor"])
     return [
-        row(f"{name}, {device.type} to bfloat16", "clips/s", rates["device"], ratio, limit, **watch.means()),
-        row(f"{name}, {limit}", "clips/s", rates["processor"], 1.0, limit),
+        row(
+            f"{name}, {device.type} to bfloat16",
+            "clips/s",
+            rates["device"],
+            ratios(rates["device"], rates["processor"]),
+            limit,
+            **watch.means(),
+        ),
+        row(f"{name}, {limit}", "clips/s", rates["processor"], ratios(rates["processor"], rates["processor"]), limit),
     ]
 
 

@@ -10,7 +10,6 @@ starts, so they come from memory: a disk that is slower than demuxing is the lim
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shlex
 import subprocess
@@ -18,7 +17,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +26,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from pipelines import VideoIndex, VideoList
 from tin.bench.machine import describe
-from tin.bench.timing import median_ratio, row
+from tin.bench.records import new_record, write_record
+from tin.bench.timing import ratios, row
 
 # What anybody would write to count packets: the least that an index by demuxing can cost.
 DEMUX = """
@@ -74,13 +73,9 @@ def main() -> int:
     for line in rows:
         print(f"{line['name']:12} {line['median']:12.1f} {line['unit']}  {line['ratio']:8.2f} × {line['ratio_to']}")
     if options.out is not None:
-        result = {
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "command": shlex.join(["python", *sys.argv]),
-            **describe(torch.device("cpu")),
-            "results": {"index": {"settings": settings, "rows": rows}},
-        }
-        options.out.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        command = shlex.join(["python", *sys.argv])
+        results = {"index": {"settings": settings, "rows": rows}}
+        write_record(options.out, new_record(describe(torch.device("cpu")), command, results))
     return 0
 
 
@@ -100,9 +95,9 @@ def measure(videos: VideoList, workers: int, rounds: int) -> tuple[list[dict[str
             second.append(len(videos) / again[SECOND_RUNS // 2])
     unreadable = len(VideoIndex.build(videos, store=store, workers=workers).unreadable(videos))
     rows = [
-        row("demux alone", "files/s", demux, 1.0, "demux alone"),
-        row("first run", "files/s", first, median_ratio(first, demux), "demux alone"),
-        row("second run", "files/s", second, median_ratio(second, first), "first run"),
+        row("demux alone", "files/s", demux, ratios(demux, demux), "demux alone"),
+        row("first run", "files/s", first, ratios(first, demux), "demux alone"),
+        row("second run", "files/s", second, ratios(second, first), "first run"),
     ]
     return rows, unreadable
 

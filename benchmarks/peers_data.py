@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import shlex
 import signal
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -32,7 +30,8 @@ from benchmarks.reading.agreement import agree
 from benchmarks.reading.trees import Tree
 from pipelines import VideoIndex, VideoList
 from tin.bench.machine import describe
-from tin.bench.timing import median_ratio, row
+from tin.bench.records import new_record, write_record
+from tin.bench.timing import median_ratio, ratios, row
 
 NEEDS = {  # reader: module, distributions whose versions tell what was measured
     "loader": ("pipelines", []),
@@ -105,9 +104,7 @@ def main() -> int:
     _show(result)
     if options.out:
         command = shlex.join(["python", *sys.argv])
-        head = {"created": datetime.now(UTC).isoformat(timespec="seconds"), "command": command}
-        record = {**head, **describe(torch.device("cpu")), "results": {"peers_data": result}}
-        options.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        write_record(options.out, new_record(describe(torch.device("cpu")), command, {"peers_data": result}))
     return 0
 
 
@@ -162,11 +159,19 @@ def _rows(turns: dict[str, list[dict[str, float]]], agreement: dict[str, dict[st
     rows = []
     for name, values in rates.items():
         against = best or name
-        ratio = median_ratio(values, rates[against])
         more: dict[str, Any] = {"cpu_seconds_per_clip": float(np.median([turn["cpu"] for turn in turns[name]]))}
         if name == "loader" and "decode-only" in rates:
             more["ratio_to_decode_only"] = median_ratio(values, rates["decode-only"])
-        rows.append(row(name, "clips/s", values, ratio, f"{against}, the best peer" if best else "itself", **more))
+        rows.append(
+            row(
+                name,
+                "clips/s",
+                values,
+                ratios(values, rates[against]),
+                f"{against}, the best peer" if best else "itself",
+                **more,
+            )
+        )
     return rows
 
 

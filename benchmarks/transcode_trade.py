@@ -10,14 +10,12 @@ frames that went into the encoder. The last rows change one thing at the default
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +32,8 @@ from pipelines.sampling import segment_indices
 from pipelines.transcode import TranscodeSettings
 from pipelines.transcode.encode import transcode_file, upright_frames
 from tin.bench.machine import describe
-from tin.bench.timing import median_ratio, row
+from tin.bench.records import new_record, write_record
+from tin.bench.timing import ratios, row
 
 SEGMENTS = 8
 
@@ -82,22 +81,14 @@ def main() -> int:
             rows.append(line | {"psnr_db": psnr, "encoded_frames_per_second": speed})
     print(_table(rows))
     if options.out:
-        record = {
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "command": shlex.join(["python", "benchmarks/transcode_trade.py", *(v.name for v in options.videos)]),
-            **describe(torch.device("cpu")),
-            "results": {
-                "transcode": {
-                    "settings": {
-                        "videos": [video.name for video in options.videos], "frames": sum(counts), "rounds": options.rounds,
-                        "clips": options.clips, "segments": SEGMENTS, "ffmpeg": {k: list(v) for k, v in av.library_versions.items()},
-                        "options": {variant.name: variant.options() for variant in VARIANTS},
-                    },
-                    "rows": rows,
-                }
-            },
+        settings = {
+            "videos": [video.name for video in options.videos], "frames": sum(counts), "rounds": options.rounds,
+            "clips": options.clips, "segments": SEGMENTS, "ffmpeg": {k: list(v) for k, v in av.library_versions.items()},
+            "options": {variant.name: variant.options() for variant in VARIANTS},
         }  # fmt: skip
-        options.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        command = shlex.join(["python", "benchmarks/transcode_trade.py", *(v.name for v in options.videos)])
+        results = {"transcode": {"settings": settings, "rows": rows}}
+        write_record(options.out, new_record(describe(torch.device("cpu")), command, results))
     return 0
 
 
@@ -135,9 +126,9 @@ def _decode(
 def _row(
     name: str, rates: dict[str, list[float]], decoded: dict[str, float], size: int, source_size: int
 ) -> dict[str, Any]:
-    ratio = median_ratio(rates[name], rates["untouched"])
+    against = ratios(rates[name], rates["untouched"])
     more = {"frames_decoded_per_clip": decoded[name], "bytes": size, "size_ratio": size / source_size}
-    return row(name, "clips/s", rates[name], ratio, "untouched", **more)
+    return row(name, "clips/s", rates[name], against, "untouched", **more)
 
 
 def _psnr(videos: Sequence[Path], copies: Sequence[Path]) -> float:

@@ -28,7 +28,7 @@ class Part(click.ParamType):
         except ValueError:
             part = -1.0
         if not 0 <= part <= 1:  # also not a number
-            self.fail(f"{value!r} is no part of a list: give a percentage as 1%, or a fraction as 0.01", param, ctx)
+            self.fail(f"{value!r} is no part: give a percentage as 1%, or a fraction as 0.01", param, ctx)
         return part
 
 

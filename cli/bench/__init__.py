@@ -6,22 +6,27 @@ import copy
 
 import click
 
+from cli.bench.compare import compare
+from cli.bench.everything import everything
 from cli.bench.parts import PARTS, parts
 from cli.bench.scaling import scaling
 from cli.bench.train import train
 
 __all__ = ["bench"]
 
+_SHORT = "short"
+"""What runs when no benchmark is named."""
+
 
 class _Benchmarks(click.Group):
     """Names of `parts` may follow one another; nothing named is all of them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)
+        return [name for name, command in self.commands.items() if not command.hidden]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if not args or (args[0].startswith("-") and args[0] not in ctx.help_option_names):
-            args = ["all", *args]
+            args = [_SHORT, *args]
         return super().parse_args(ctx, args)
 
     def resolve_command(
@@ -30,7 +35,7 @@ class _Benchmarks(click.Group):
         from tin.errors import unknown_name
 
         if args[0] not in self.commands:
-            raise unknown_name("benchmark", args[0], self.commands)
+            raise unknown_name("benchmark", args[0], self.list_commands(ctx))
         name, command, rest = super().resolve_command(ctx, args)
         return name, command, args if name in PARTS else rest
 
@@ -44,6 +49,8 @@ def bench() -> None:
     tin-cli bench inference op --device cuda --out results.json
     tin-cli bench data --list mine/train.txt --batch-size 16
     tin-cli bench train --dataset motion
+    tin-cli bench all --out speed
+    tin-cli bench compare before after
 
     What is compared is timed in turns in one run. A ratio of times is best when small, a ratio of clips/s when large; 1 is
     the yardstick itself. inference, op, model and data share
@@ -51,9 +58,9 @@ def bench() -> None:
     """
 
 
-for _name, _text in {**PARTS, "all": "These four, in short form."}.items():
+for _name, _text in {**PARTS, _SHORT: "These four, in short form."}.items():
     _command = copy.copy(parts)
-    _command.name, _command.short_help = _name, _text
+    _command.name, _command.short_help, _command.hidden = _name, _text, _name == _SHORT
     bench.add_command(_command)
-bench.add_command(train)
-bench.add_command(scaling)
+for _other in (train, scaling, everything, compare):
+    bench.add_command(_other)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
-from datetime import UTC, datetime
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +72,7 @@ class Report:
         self._described = benchmarks.describe(device)
         self._described["machine"]["keeps_freed_memory"] = kept
         self._console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
-        click.echo(_headline(self._described))
+        click.echo(headline(self._described))
 
     def add(self, name: str, result: dict[str, Any]) -> None:
         """Show and keep one benchmark's result."""
@@ -86,17 +85,15 @@ class Report:
         """Write the result file."""
         if self._out is None:
             return
-        record = {
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "command": shlex.join(["tin-cli", *sys.argv[1:]]),
-            **self._described,
-            "results": self._results,
-        }
-        self._out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        from tin.bench.records import new_record, write_record
+
+        command = shlex.join(["tin-cli", *sys.argv[1:]])
+        write_record(self._out, new_record(self._described, command, self._results))
         click.echo(f"written to {self._out}")
 
 
-def _headline(described: dict[str, Any]) -> str:
+def headline(described: Mapping[str, Any]) -> str:
+    """Machine and versions in two lines."""
     machine, versions = described["machine"], described["versions"]
     gpu = machine["gpu"]
     where = f"{gpu['name']}, driver {gpu['driver']}; " if gpu else ""

@@ -100,7 +100,7 @@ def test_benchmarks_that_share_their_options_follow_one_another(
 
 
 def test_help_lists_the_benchmarks_and_each_explains_itself(cli: Cli) -> None:
-    names = ("inference", "op", "model", "data", "all", "train", "scaling")
+    names = ("inference", "op", "model", "data", "train", "scaling", "all", "compare")
     everything = cli("bench", "--help").out
     assert [
         line.split()[0] for line in everything.splitlines() if line.startswith("  ") and line.split()[0] in names

@@ -47,7 +47,7 @@ def test_parts_are_percentages_or_fractions(text: str, part: float) -> None:
 def test_other_parts_are_refused_with_what_is_expected(cli: Cli, text: str) -> None:
     result = cli("train", "--max-bad", text)
     assert result.status == 2
-    assert f"'--max-bad': {text!r} is no part of a list: give a percentage as 1%" in result.err
+    assert f"'--max-bad': {text!r} is no part: give a percentage as 1%" in result.err
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from tin.bench.timing import Rounds, median_ratio, row, synchronize
+from tin.bench.timing import Rounds, ratios, row, synchronize
 from tin.bench.usage import processor_seconds
 from tin.errors import TinError
 
@@ -95,17 +95,18 @@ def data(
     if decoding:
         frames = {"frames_decoded_per_used": float(np.median(decoded[rounds.warmup :]))}
         limits = [reading.rate for reading in decoding]
-        ratio, yardstick = median_ratio(rates, limits), "decoding alone"
+        yardstick = "decoding alone"
         cpu_alone = {"cpu_seconds_per_clip": _median_cpu(decoding)}
         rows = [
-            row("loader alone", "clips/s", rates, ratio, yardstick, **cpu, **frames),
-            row("decoding alone", "clips/s", limits, 1.0, yardstick, **cpu_alone, **frames),
+            row("loader alone", "clips/s", rates, ratios(rates, limits), yardstick, **cpu, **frames),
+            row("decoding alone", "clips/s", limits, ratios(limits, limits), yardstick, **cpu_alone, **frames),
         ]
     else:
         stats = loader.stats()
         known = stats.frames_decoded / stats.frames_used if stats.frames_decoded else None
         yardstick = "itself: its decoder does not run alone"
-        rows = [row("loader alone", "clips/s", rates, 1.0, yardstick, **cpu, frames_decoded_per_used=known)]
+        itself = ratios(rates, rates)
+        rows = [row("loader alone", "clips/s", rates, itself, yardstick, **cpu, frames_decoded_per_used=known)]
     return {"settings": {**vars(rounds), "batches": batches, "device": str(device)}, "rows": rows}
 
 

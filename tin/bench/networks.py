@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tin.bench.memory import saved_by_network, saved_by_reference, with_peak_memory
-from tin.bench.timing import Rounds, median_ratio, row, time_in_turns
+from tin.bench.timing import Rounds, median_ratio, ratios, row, time_in_turns
 from tin.bench.workload import AMP, Workload
 from tin.inference import prepare
 from tin.recipes import OptimSettings
@@ -41,11 +41,11 @@ def inference(work: Workload, rounds: Rounds) -> dict[str, Any]:
         calls[f"{arch}, one clip"] = _forward(work, network, frames)
         calls[f"{arch}, one clip, prepared"] = partial(prepare(network, frames, dtype=work.torch_dtype), frames)
     samples = time_in_turns(calls, work.device, rounds)
-    rows = [row(theirs, "ms", samples[theirs], 1.0, "itself", scale=1e3)]
+    rows = [row(theirs, "ms", samples[theirs], ratios(samples[theirs], samples[theirs]), "itself", scale=1e3)]
     for how in ("one clip", "one clip, prepared"):
         for arch in archs:
             timed, yardstick = samples[f"{arch}, {how}"], f"{work.plain()}, {how}"
-            line = row(f"{arch}, {how}", "ms", timed, median_ratio(timed, samples[yardstick]), yardstick, scale=1e3)
+            line = row(f"{arch}, {how}", "ms", timed, ratios(timed, samples[yardstick]), yardstick, scale=1e3)
             line["torchvision_ratio"] = median_ratio(timed, samples[theirs])
             line["eager_ratio"] = median_ratio(timed, samples[f"{arch}, one clip"])
             rows.append(line)
@@ -124,7 +124,7 @@ def _three(
     for arch in archs:
         line = row(
             f"{arch}, {what}, batch {work.batch_size}", "ms", samples[arch],
-            median_ratio(samples[arch], samples[work.plain()]), work.plain(), scale=1e3,
+            ratios(samples[arch], samples[work.plain()]), work.plain(), scale=1e3,
             arch=arch, what=what, batch_size=work.batch_size,
         )  # fmt: skip
         line["torchvision_ratio"] = median_ratio(samples[arch], samples[work.torchvision()])

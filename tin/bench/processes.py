@@ -17,7 +17,7 @@ import torch.distributed as dist
 
 from tin.allocator import keep_freed_memory
 from tin.bench.scaling import Bucket, Cluster, Link, Step, gradient_buckets, predict, settled_bytes
-from tin.bench.timing import median_ratio, row, synchronize
+from tin.bench.timing import median_ratio, ratios, row, synchronize
 from tin.bench.train import NEGLIGIBLE_LR, Batch
 from tin.distributed import World, barrier, process_group, resolve_device, world_from_environment
 from tin.errors import TinError
@@ -109,7 +109,7 @@ def scaling(
         rows.append(
             row(
                 f"{count} process{'es' if count > 1 else ''}", "clips/s", rates,
-                median_ratio(rates, one) / count, f"{count} × one process",
+                [ratio / count for ratio in ratios(rates, one)], f"{count} × one process",
                 processes=count,
                 step_ms=1e3 * float(np.median(together)),
                 machine_efficiency=float(np.median(_all(samples[counts[0]], "alone")) / np.median(alone)),

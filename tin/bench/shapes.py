@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tin import ops
 from tin.bench.peers import two_shifts_and_blend
-from tin.bench.timing import Rounds, median_ratio, row, time_in_turns
+from tin.bench.timing import Rounds, median_ratio, ratios, row, time_in_turns
 from tin.bench.workload import Workload
 
 MIN_SECONDS = 2e-3
@@ -101,7 +101,7 @@ def _line(name: str, samples: dict[str, list[float]], size: int, moved: int, **m
     """A row: the op's time against the time in which `copy_`, which reads and writes `size` bytes, would move `moved`."""
     copy = [seconds * moved / (2 * size) for seconds in samples["copy"]]
     return row(
-        name, "ms", samples["op"], median_ratio(samples["op"], copy),
+        name, "ms", samples["op"], ratios(samples["op"], copy),
         "copy of the same bytes", scale=1e3, bytes=moved, megabytes=moved / 1e6,
         gb_per_s=moved / float(np.median(samples["op"])) / 1e9,
         copy_gb_per_s=moved / float(np.median(copy)) / 1e9,

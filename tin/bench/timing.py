@@ -71,26 +71,75 @@ def quantiles(samples: Sequence[float], scale: float = 1.0) -> dict[str, float]:
     return {"median": middle, "p10": low, "p90": high, "samples": len(samples)}
 
 
+def median_interval(samples: Sequence[float]) -> list[float]:
+    """95 % interval [low, high] of the median of what the samples are drawn from, whatever its distribution.
+
+    The k-th smallest and k-th largest sample, k the largest number for which the true median is beyond either with at most 2.5 %
+    (binomially many of n samples are below it; Conover, Practical Nonparametric Statistics, 3.2). Fewer than six samples
+    have no such k: of them it is the least and the most.
+    """
+    ordered = np.sort(np.asarray(samples, dtype=np.float64))
+    count, rank, ways, below = (
+        len(ordered),
+        0,
+        1,
+        1,
+    )  # of 2^n patterns of below and above, those with at most `rank` below
+    while below / 2**count <= 0.025:
+        rank += 1
+        ways = ways * (count - rank + 1) // rank
+        below += ways
+    rank = max(rank, 1)
+    return [float(ordered[rank - 1]), float(ordered[count - rank])]
+
+
+def ratios(these: Sequence[float], those: Sequence[float]) -> list[float]:
+    """This / that of every round, each pair timed one right after the other."""
+    divided: list[float] = (np.asarray(these) / np.asarray(those)).tolist()
+    return divided
+
+
 def median_ratio(these: Sequence[float], those: Sequence[float]) -> float:
-    """The median over rounds of this / that, each pair timed one right after the other."""
-    return float(np.median(np.asarray(these) / np.asarray(those)))
+    """The median of `ratios`."""
+    return float(np.median(ratios(these, those)))
 
 
 def row(
-    name: str, unit: str, samples: Sequence[float], ratio: float, ratio_to: str, *, scale: float = 1.0, **more: Any
+    name: str,
+    unit: str,
+    samples: Sequence[float],
+    against: Sequence[float],
+    ratio_to: str,
+    *,
+    scale: float = 1.0,
+    **more: Any,
 ) -> dict[str, Any]:
     """One line of a result: a figure with its spread, and the ratio without which it says little.
+
+    `values` and `ratios` are those of every round, to six digits, so that runs can be joined (`tin.bench.stability`).
 
     Args:
         name: what was measured.
         unit: of median, p10 and p90: "ms", "clips/s".
         samples: one a round, in seconds or in the unit.
-        ratio: figure / yardstick, in the figure's own sense (a time: less is better; a rate: more).
+        against: figure / yardstick of each round, in the figure's own sense (a time: less is better; a rate: more).
         ratio_to: what the yardstick is.
         scale: from the samples to the unit.
         more: further fields of the line.
     """
-    return {"name": name, "unit": unit, **quantiles(samples, scale), "ratio": ratio, "ratio_to": ratio_to, **more}
+    values = [float(f"{scale * sample:.6g}") for sample in samples]
+    return {
+        "name": name,
+        "unit": unit,
+        **quantiles(samples, scale),
+        "interval": median_interval(values),
+        "ratio": float(np.median(against)),
+        "ratio_interval": median_interval(against),
+        "ratio_to": ratio_to,
+        **more,
+        "values": values,
+        "ratios": [float(f"{value:.6g}") for value in against],
+    }
 
 
 def _sample(call: Callable[[], object], repeats: int, device: torch.device) -> float:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from tin.bench.timing import Rounds, median_ratio, row, synchronize
+from tin.bench.timing import Rounds, ratios, row, synchronize
 from tin.bench.usage import processor_seconds
 from tin.distributed import World
 from tin.errors import TinError
@@ -151,7 +151,7 @@ def train(
             name,
             "clips/s",
             rates[name],
-            median_ratio(rates[name], limits),
+            ratios(rates[name], limits),
             what,
             cpu_seconds_per_clip=_cpu(parts[name]),
         )
