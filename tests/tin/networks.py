@@ -1,9 +1,11 @@
-"""Networks that look trained: batch norms with statistics and a classifier with weights that matter."""
+"""Networks that look trained, and networks in which every weight tells where it came from."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import tin
 from tin.models import TemporalResNet
@@ -23,3 +25,20 @@ def trained_looking(arch: str, num_classes: int = 7, num_segments: int = 4) -> T
             nn.init.normal_(module.bias, 0, 0.3)
     nn.init.normal_(model.fc.weight, std=0.1)
     return model.eval()
+
+
+def filled(arch: str, seed: int, classes: int = 10, segments: int = 8) -> TemporalResNet:
+    """A model in which every weight and buffer has a value of its own."""
+    with torch.device("meta"):
+        model = tin.build_model(arch, classes, num_segments=segments)
+    model.to_empty(device="cpu")
+    for i, value in enumerate(model.state_dict().values()):
+        value.fill_(seed + i / 1024 if value.is_floating_point() else seed + i)
+    return model
+
+
+def same(model: TemporalResNet, expected: Mapping[str, Tensor]) -> None:
+    actual = model.state_dict()
+    assert list(actual) == list(expected)
+    wrong = [name for name in expected if not torch.equal(actual[name], expected[name])]
+    assert wrong == []

@@ -1,4 +1,4 @@
-"""Checkpoint files: what is written comes back, crashes lose nothing, every naming of the field loads, nothing half-loads in silence."""
+"""Checkpoint files: what is written comes back, crashes lose nothing, nothing half-loads in silence."""
 
 from __future__ import annotations
 
@@ -16,13 +16,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torchvision
 from torch import Tensor
 
 import tin
+from tests.tin.networks import filled, same
 from tin.checkpoints import LoadReport, load_state, save_checkpoint
 from tin.errors import TinError
-from tin.models import TemporalResNet
 
 State = dict[str, Tensor]
 
@@ -197,122 +196,6 @@ class Evil:
         return os.mkdir, (self.path,)
 
 
-class TestNamings:
-    @pytest.mark.parametrize("arch", ["tin_resnet18", "tsm_resnet18", "tsn_resnet18"])
-    @pytest.mark.parametrize("envelope", [None, "model", "state_dict"])
-    def test_our_own_files_are_complete(self, tmp_path: Path, arch: str, envelope: str | None) -> None:
-        saved, model = filled(arch, 1), filled(arch, 2)
-        state: Any = saved.state_dict()
-        save_checkpoint(tmp_path / "x.pt", {envelope: state, "epoch": 1} if envelope else state)
-        report = tin.load_checkpoint(model, tmp_path / "x.pt")
-        assert report.complete
-        assert sorted(report.loaded) == sorted(saved.state_dict())
-        report.require_complete()
-        same(model, saved.state_dict())
-
-    @pytest.mark.parametrize("prefix", ["", "module."])
-    def test_every_weight_of_mmaction2s_tin_lands_in_its_place(self, tmp_path: Path, prefix: str) -> None:
-        saved, model = filled("tin_resnet50", 1), filled("tin_resnet50", 2)
-        named = {prefix + mmaction2(name, "net2"): value for name, value in saved.state_dict().items()}
-        torch.save({"meta": {"epoch": 40}, "state_dict": named}, tmp_path / "x.pth")
-        report = tin.load_checkpoint(model, tmp_path / "x.pth")
-        assert report.complete
-        assert prefix or report.scheme == "MMAction2 TIN"
-        same(model, saved.state_dict())
-
-    @pytest.mark.parametrize("head", ["module.new_fc", "module.base_model.fc"])
-    def test_every_weight_of_the_authors_tin_lands_in_its_place(self, tmp_path: Path, head: str) -> None:
-        saved, model = filled("tin_resnet50", 1), filled("tin_resnet50", 2)
-        named = {authors(name, "net2", head): value for name, value in saved.state_dict().items()}
-        torch.save({"epoch": 40, "arch": "resnet50", "state_dict": named}, tmp_path / "x.pth")
-        report = tin.load_checkpoint(model, tmp_path / "x.pth")
-        assert report.complete
-        assert report.scheme == "the TIN authors' repository"
-        same(model, saved.state_dict())
-
-    @pytest.mark.parametrize("source", ["mmaction2", "authors"])
-    @pytest.mark.parametrize("classes", [10, 400])
-    def test_tsm_into_tin_fills_every_convolution_and_says_what_is_new(
-        self, tmp_path: Path, source: str, classes: int
-    ) -> None:
-        saved, model = filled("tsm_resnet50", 1, classes), filled("tin_resnet50", 2)
-        before = {name: value.clone() for name, value in model.state_dict().items()}
-        rename = (lambda n: mmaction2(n, "net")) if source == "mmaction2" else (lambda n: authors(n, "net"))
-        torch.save({"state_dict": {rename(n): v for n, v in saved.state_dict().items()}}, tmp_path / "x.pth")
-        report = tin.load_checkpoint(model, tmp_path / "x.pth")
-        fresh = {name for name in before if ".tin." in name}
-        assert len(fresh) == 16 * 8
-        if classes != 10:
-            fresh |= {"fc.weight", "fc.bias"}
-        assert set(report.new) == fresh
-        assert len(report.dropped) == (0 if classes == 10 else 2)
-        assert report.mismatched == []
-        expected = {name: before[name] if name in fresh else saved.state_dict()[name] for name in before}
-        assert sum(name.endswith("conv1.weight") for name in report.loaded) == 17
-        same(model, expected)
-        assert not report.complete
-        with pytest.raises(TinError, match=r"is not this model: \d+ not in the file"):
-            report.require_complete()
-        assert "layer1.0.tin.offset.conv.weight" in str(report)
-        assert f"{len(report.loaded)} weights loaded" in str(report)
-
-    def test_imagenet_weights_of_torchvision_load_but_for_the_classifier(self, tmp_path: Path) -> None:
-        plain = torchvision.models.resnet18()
-        torch.save(plain.state_dict(), tmp_path / "resnet18.pth")
-        for arch in ("tin_resnet18", "tsm_resnet18", "tsn_resnet18"):
-            model = filled(arch, 2)
-            report = tin.load_checkpoint(model, tmp_path / "resnet18.pth")
-            assert report.dropped == ["fc.weight", "fc.bias"]
-            assert {name for name in report.new if ".tin." not in name} == {"fc.weight", "fc.bias"}
-            assert len(report.loaded) == len(plain.state_dict()) - 2
-
-    def test_files_from_before_batch_counters_are_complete(self, tmp_path: Path) -> None:
-        saved, model = filled("tsn_resnet18", 1), filled("tsn_resnet18", 2)
-        torch.save({n: v for n, v in saved.state_dict().items() if "num_batches" not in n}, tmp_path / "x.pth")
-        assert tin.load_checkpoint(model, tmp_path / "x.pth").complete
-
-    def test_half_precision_weights_load_into_a_float32_model(self, tmp_path: Path) -> None:
-        saved, model = filled("tin_resnet18", 1), filled("tin_resnet18", 2)
-        torch.save(saved.half().state_dict(), tmp_path / "x.pt")
-        assert tin.load_checkpoint(model, tmp_path / "x.pt").complete
-        assert model.conv1.weight.dtype == torch.float32
-        same(model, {n: v.to(model.state_dict()[n].dtype) for n, v in saved.state_dict().items()})
-
-
-class TestAverages:
-    """Files of runs with `train.ema`."""
-
-    @pytest.fixture
-    def path(self, tmp_path: Path) -> Path:
-        raw, averages = filled("tin_resnet18", 1).state_dict(), filled("tin_resnet18", 5).state_dict()
-        floats = {name: value for name, value in averages.items() if value.is_floating_point()}
-        save_checkpoint(tmp_path / "best.pt", {"state_dict": raw, "ema": {"updates": 7, "averages": floats}})
-        return tmp_path / "best.pt"
-
-    @pytest.mark.parametrize("weights", ["auto", "ema"])
-    def test_the_averages_are_taken_and_the_report_says_so(self, path: Path, weights: Any) -> None:
-        model = filled("tin_resnet18", 2)
-        report = tin.load_checkpoint(model, path, weights=weights)
-        report.require_complete()
-        assert report.averaged
-        assert f"{len(report.loaded)} averaged (EMA) weights loaded" in str(report)
-        counters = {n: v for n, v in filled("tin_resnet18", 1).state_dict().items() if not v.is_floating_point()}
-        same(model, filled("tin_resnet18", 5).state_dict() | counters)
-
-    def test_the_weights_of_the_optimiser_are_there_for_the_asking(self, path: Path) -> None:
-        model = filled("tin_resnet18", 2)
-        report = tin.load_checkpoint(model, path, weights="raw")
-        assert not report.averaged
-        assert "EMA" not in str(report)
-        same(model, filled("tin_resnet18", 1).state_dict())
-
-    def test_asking_for_averages_that_are_not_there_is_an_error(self, tmp_path: Path) -> None:
-        save_checkpoint(tmp_path / "x.pt", {"state_dict": filled("tin_resnet18", 1).state_dict()})
-        with pytest.raises(TinError, match=r"x\.pt holds no averaged \(EMA\) weights"):
-            tin.load_checkpoint(filled("tin_resnet18", 2), tmp_path / "x.pt", weights="ema")
-        assert not tin.load_checkpoint(filled("tin_resnet18", 2), tmp_path / "x.pt").averaged
-
-
 class TestRefusals:
     def test_another_number_of_segments_is_said_so(self, tmp_path: Path) -> None:
         model = filled("tin_resnet18", 2, segments=16)
@@ -383,51 +266,3 @@ class TestRefusals:
 
     def test_a_report_is_a_value(self, tmp_path: Path) -> None:
         assert LoadReport(tmp_path, "plain", loaded=["a"]).complete
-
-
-def filled(arch: str, seed: int, classes: int = 10, segments: int = 8) -> TemporalResNet:
-    """A model in which every weight and buffer has a value of its own."""
-    with torch.device("meta"):
-        model = tin.build_model(arch, classes, num_segments=segments)
-    model.to_empty(device="cpu")
-    for i, value in enumerate(model.state_dict().values()):
-        value.fill_(seed + i / 1024 if value.is_floating_point() else seed + i)
-    return model
-
-
-def same(model: TemporalResNet, expected: State) -> None:
-    actual = model.state_dict()
-    assert list(actual) == list(expected)
-    wrong = [name for name in expected if not torch.equal(actual[name], expected[name])]
-    assert wrong == []
-
-
-def mmaction2(name: str, net: str) -> str:
-    """MMAction2's name, built part by part from its module structure."""
-    parts = name.split(".")
-    if parts[0] == "fc":
-        return f"cls_head.fc_cls.{parts[1]}"
-    if parts[0] in ("conv1", "bn1"):
-        return f"backbone.conv1.{'conv' if parts[0] == 'conv1' else 'bn'}.{parts[1]}"
-    block, rest = ".".join(parts[:2]), parts[2:]
-    if rest[0] == "tin":
-        return f"backbone.{block}.conv1.conv.net1.{rest[1]}".replace("gain", "weight") + f"_net.{'.'.join(rest[2:])}"
-    if rest[0] == "downsample":
-        return f"backbone.{block}.downsample.{'conv' if rest[1] == '0' else 'bn'}.{rest[2]}"
-    inner = f"conv.{net}" if rest[0] == "conv1" else "conv" if rest[0].startswith("conv") else "bn"
-    return f"backbone.{block}.conv{rest[0][-1]}.{inner}.{rest[1]}"
-
-
-def authors(name: str, net: str, head: str = "module.new_fc") -> str:
-    """The name in the authors' repositories of TSM (net) and TIN (net2)."""
-    parts = name.split(".")
-    if parts[0] == "fc":
-        return f"{head}.{parts[1]}"
-    block = "module.base_model." + ".".join(parts[:2])
-    if parts[2] == "tin" if len(parts) > 2 else False:
-        module = "biasnet" if parts[3] == "offset" else "weightnet"
-        layer = {"fc1": "fc", "fc2": "lastlayer", "conv": "conv" if module == "biasnet" else "lastlayer"}[parts[4]]
-        return f"{block}.conv1.net1.{module}.net.{layer}.{parts[5]}"
-    if len(parts) > 3 and parts[2] == "conv1":
-        return f"{block}.conv1.{net}.{parts[3]}"
-    return f"module.base_model.{name}"

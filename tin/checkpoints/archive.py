@@ -68,6 +68,8 @@ def _records(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
     records: dict[str, zipfile.ZipInfo] = {}
     folder = ""
     free_from = 0
+    if any(name.endswith("/constants.pkl") for name in archive.namelist()):
+        raise Refused("it is a TorchScript program, not a checkpoint: save its state_dict() with torch.save")
     for info in sorted(archive.infolist(), key=lambda info: info.header_offset):
         root, _, name = info.orig_filename.partition("/")
         folder = folder or root
@@ -94,8 +96,6 @@ class _Reader:
         self._raw: dict[str, Tensor] = {}
 
     def read(self) -> Any:
-        if "constants.pkl" in self._records:
-            raise Refused("it is a TorchScript program, not a checkpoint: save its state_dict() with torch.save")
         if "data.pkl" not in self._records:
             raise Refused("it is a zip archive, but no PyTorch checkpoint: it has no data.pkl")
         if self._bytes("byteorder", 16) not in (b"little", b""):

@@ -185,8 +185,8 @@ def _refuse_unexplained(
     new = [name for name in report.new if name not in other_classes and (has_modules or ".tin." not in name)]
     dropped = [name for name in report.dropped if plain_name(name) not in other_classes]
     of_segments = [text for text in report.mismatched if depends_on_segments(text.partition(":")[0])]
-    mismatched = [text for text in report.mismatched if segments == "refuse" or text not in set(of_segments)]
-    if mismatched and mismatched == of_segments and not (new or dropped):
+    mismatched = [text for text in report.mismatched if segments != "fresh" or text not in set(of_segments)]
+    if segments == "refuse" and mismatched and mismatched == of_segments and not (new or dropped):
         key, _, shapes = mismatched[0].partition(": file ")
         raise TinError(
             f"{report.path} was trained with another number of segments: {key} is {shapes.replace('model', 'the model has')}. "

@@ -230,7 +230,9 @@ class _Machine:
         full = f"{_PYTHON_3.get(module, module)}.{name}".replace("numpy._core.", "numpy.core.", 1)
         if full in self._constants:
             self._stack.append(self._constants[full])
-        elif full in self._makers:
+        elif (
+            full in self._makers or full.rpartition(".")[0] in self._makers
+        ):  # the latter a method, and no maker: a name
             self._stack.append(Global(full))
         else:
             raise UnknownGlobal(full)
@@ -239,6 +241,8 @@ class _Machine:
         arguments, function = self._stack.pop(), self._stack.pop()
         if type(function) is not Global or type(arguments) is not tuple:
             raise TypeError("a call of what is no class or function")
+        if function.name not in self._makers:
+            raise UnknownGlobal(function.name)
         if function.name in _HASHING:
             self._check_keys(arguments[0] if arguments else ())
         self._stack.append(self._makers[function.name](*arguments))
