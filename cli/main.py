@@ -15,6 +15,7 @@ from cli import _worker
 _COMMANDS = {
     "bench": ("cli.bench", "bench"),
     "compare": ("cli.compare", "compare"),
+    "convert": ("cli.convert", "convert"),
     "data": ("cli.data", "data"),
     "export": ("cli.export", "export"),
     "info": ("cli.info", "info"),
