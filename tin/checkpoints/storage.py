@@ -108,4 +108,4 @@ def tensor_of(storage: Storage, offset: int, size: Any, stride: Any) -> Tensor:
         raise Refused(f"it has a tensor of shape {size} that repeats its {there:,} stored elements")
     if not count:
         return storage.elements.new_empty(size)
-    return storage.elements.as_strided(size, stride, offset)
+    return storage.elements.as_strided(size, stride, storage.elements.storage_offset() + offset)
