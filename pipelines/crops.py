@@ -1,4 +1,4 @@
-"""Where to crop: boxes in the frame as if its short side had been resized, and their way back to source pixels."""
+"""Where to crop: boxes in pixels of the frame as if its short side had been resized, and their way back to source pixels."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def resized_size(height: int, width: int, short_side: int) -> tuple[int, int]:
 
 
 def to_source(box: Box, resized: tuple[int, int], source: tuple[int, int]) -> FloatBox:
-    """A box of the resized frame in pixels (fractions kept) of the source frame; sizes are (height, width)."""
+    """A box (y, x, height, width) of the resized frame in pixels, fractions kept, of the source frame; sizes are (height, width)."""
     sy, sx = source[0] / resized[0], source[1] / resized[1]
     return box[0] * sy, box[1] * sx, box[2] * sy, box[3] * sx
 
@@ -42,7 +42,7 @@ def multi_scale_crop(
     num_offsets: int = 5,
     max_scale_gap: int = 1,
 ) -> Box:
-    """A random box as MMAction2's MultiScaleCrop draws it: sides int(min(h, w)·scale), their scales at most
+    """A random box (y, x, height, width) as MMAction2's MultiScaleCrop draws it: sides int(min(h, w)·scale), their scales at most
     `max_scale_gap` places apart, a side within 3 of `input_size` snapped to it, then one of `num_offsets` places.
 
     All pairs of sides are equally likely, and all places.
@@ -63,8 +63,8 @@ def random_resized_crop(
     area: tuple[float, float] = (0.08, 1.0),
     aspect: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> Box:
-    """A random box as torchvision's RandomResizedCrop draws it (Szegedy et al. 2015): a part of the frame's area, uniform in
-    `area`; a ratio of width to height, log-uniform in `aspect`; any whole place, all equally likely.
+    """A random box (y, x, height, width) as torchvision's RandomResizedCrop draws it (Szegedy et al. 2015): a part of the frame's
+    area, uniform in `area`; a ratio of width to height, log-uniform in `aspect`; any whole place, all equally likely.
 
     After ten draws that do not fit, the largest box in the middle whose ratio is within `aspect`.
     """
@@ -80,12 +80,13 @@ def random_resized_crop(
 
 
 def center_crop(height: int, width: int, size: int) -> Box:
-    """The box of size×size in the middle, at ((H−size)//2, (W−size)//2)."""
+    """The box (y, x, height, width) of size×size pixels in the middle, at ((H−size)//2, (W−size)//2)."""
     return (height - size) // 2, (width - size) // 2, size, size
 
 
 def three_crop(height: int, width: int) -> list[Box]:
-    """Three squares of the short side along the long one: left (top), right (bottom), middle."""
+    """Three squares (y, x, height, width) of the short side along the long one: left (top), right (bottom), middle; as MMAction2's
+    ThreeCrop."""
     size = min(height, width)
     y, x = (height - size) // 2, (width - size) // 2
     if width >= height:
@@ -94,6 +95,7 @@ def three_crop(height: int, width: int) -> list[Box]:
 
 
 def ten_crop(height: int, width: int, size: int) -> list[tuple[Box, bool]]:
-    """The four corners and the centre, each plain and then mirrored: [(box, flip), …]."""
+    """The four corners and the centre of size×size pixels, each plain and then mirrored: [((y, x, height, width), flip), …]; as
+    MMAction2's TenCrop."""
     sy, sx = (height - size) // 4, (width - size) // 4
     return [((row * sy, column * sx, size, size), flip) for column, row in _FIVE for flip in (False, True)]

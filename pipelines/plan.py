@@ -146,6 +146,7 @@ class ClipPlan:
 
     @property
     def num_views(self) -> int:
+        """V: crops × clips."""
         return len(self.indices) * len(self.boxes)
 
 

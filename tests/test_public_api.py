@@ -68,8 +68,8 @@ class Shown:
         self.value = value
 
     def __repr__(self) -> str:
-        if isinstance(self.value, type):
-            return self.value.__name__
+        if callable(self.value):
+            return str(self.value.__name__)  # type: ignore[attr-defined]
         return f"{type(self.value).__name__}()" if isinstance(self.value, BaseModel) else repr(self.value)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tin.errors import TinError
 
 if TYPE_CHECKING:
-    from tin import checkpoints, distributed, evaluation, inference, models, ops, recipes, train, weights
+    from tin import checkpoints, distributed, evaluation, export, inference, models, ops, recipes, train, weights, zoo
     from tin.checkpoints import LoadReport, load_checkpoint
     from tin.models import build_model
     from tin.prediction import Prediction, predict
@@ -28,6 +28,7 @@ __all__ = [
     "checkpoints",
     "distributed",
     "evaluation",
+    "export",
     "inference",
     "load_checkpoint",
     "load_trained",
@@ -37,6 +38,7 @@ __all__ = [
     "recipes",
     "train",
     "weights",
+    "zoo",
 ]
 
 # torch and torchvision take seconds to import: `tin-cli --help` and the handling of TinError must not wait for them.

@@ -99,7 +99,9 @@ def process_group(world: World, device: torch.device, timeout_s: float = 3600) -
     """Join the processes of the run (NCCL on GPUs, gloo on CPUs) and leave again at the end; nothing for a single process.
 
     Args:
-        timeout_s: how long one may wait for another. Generous, because rank 0 may be probing a large list while the others wait;
+        world: of `world_from_environment`.
+        device: of this process (`resolve_device`).
+        timeout_s: how long one may wait for another, seconds. Generous, because rank 0 may be probing a large list while the others wait;
             `shrink_timeout` makes it short once all are training.
 
     Raises:

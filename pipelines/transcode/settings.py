@@ -65,6 +65,7 @@ class TranscodeSettings:
         return replace(self, encoder=encoder, preset=None)
 
     def as_dict(self) -> dict[str, Any]:
+        """Plain values by field."""
         return asdict(self)
 
     def options(self) -> dict[str, str]:

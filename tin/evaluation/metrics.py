@@ -60,7 +60,10 @@ def mean_class_accuracy(scores: NDArray[np.floating], labels: NDArray[np.integer
 
 
 def balanced_accuracy(scores: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
-    """Mean of the same over the classes that have videos, as scikit-learn defines it. Args and errors as `top_k_accuracy`."""
+    """Mean over the classes that have videos of the part of them that is predicted right, as scikit-learn defines it.
+
+    Args and errors as `top_k_accuracy`.
+    """
     check(scores, labels)
     return _once(_class_recall(scores, labels, of_predicted=False), len(labels))
 
@@ -124,7 +127,11 @@ def compute(
     a video of a class in `reversals`.
 
     Args:
+        names: of `METRICS`.
+        scores, labels: as `top_k_accuracy`.
+        ks: of `top_k_accuracy`, each at least 1.
         average: how the scores were made, for `calibration_error`.
+        reversals: class → class of the reversed video, for `time_order_accuracy`.
 
     Raises:
         TinError: an unknown name, or as the metrics.

@@ -111,7 +111,7 @@ class Trainer:
         )  # what could not be used when last looked at: over ranks, each video once
 
     def fit(self) -> TrainResult:
-        """Train from where `progress` stands to the last epoch of the recipe."""
+        """Train from where `progress` stands to the last epoch of the recipe. Raises what the class does, and the loader's DataError."""
         started = time.perf_counter()
         metrics: dict[str, float] = {}
         with ExitStack() as stack:
