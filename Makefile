@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: install test fast lint format prove demo gpu cuda-report clean
+.PHONY: install test fast lint format prove numbers demo gpu cuda-report clean
 
 install: $(INSTALLED)
 
@@ -39,6 +39,10 @@ format: $(INSTALLED)
 # The long proofs: everything marked `prove`, whose short versions run in `make test`.
 prove: $(INSTALLED)
 	$(BIN)/python -m pytest -m prove --timeout=3600 -rP
+
+# The measured numbers in README.md and docs/, from benchmarks/results.
+numbers: $(INSTALLED)
+	$(BIN)/python -m benchmarks.numbers
 
 # The main job on bundled input: real encoded video, TIN against a network without time, a result file, a bench table.
 demo: $(INSTALLED)
