@@ -8,6 +8,7 @@ import click
 
 from cli.bench.compare import compare
 from cli.bench.everything import everything
+from cli.bench.exported import exported
 from cli.bench.parts import PARTS, parts
 from cli.bench.scaling import scaling
 from cli.bench.train import train
@@ -62,5 +63,5 @@ for _name, _text in {**PARTS, _SHORT: "These four, in short form."}.items():
     _command = copy.copy(parts)
     _command.name, _command.short_help, _command.hidden = _name, _text, _name == _SHORT
     bench.add_command(_command)
-for _other in (train, scaling, everything, compare):
+for _other in (train, scaling, exported, everything, compare):
     bench.add_command(_other)

@@ -37,6 +37,7 @@ _EXTRA = {
     "exchange_alone_ms": "… by itself",
     "machine_efficiency": "machine",
     "exchange_efficiency": "× exchange",
+    "difference": "logits differ by",
 }
 """Fields of a row that a table shows where they are, and the heads of their columns."""
 

@@ -13,6 +13,7 @@ import torch
 
 from tests.conftest import REPOSITORY
 from tests.tin.networks import trained_looking
+from tests.tin.test_export import cut
 from tin import _native, ops
 from tin.export import describe, export, read_metadata
 from tin.models import TemporalResNet
@@ -29,7 +30,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def network() -> TemporalResNet:
-    return trained_looking("tin_resnet18", num_classes=3, num_segments=4)
+    return cut(trained_looking("tin_resnet18", num_classes=3, num_segments=4))  # deeper takes longer to compile
 
 
 @pytest.fixture(scope="module")
@@ -75,50 +76,57 @@ def test_its_metadata_is_there_for_python_and_for_programs_without_a_json_reader
     assert (plain["num_segments"], plain["height"], plain["width"]) == ("4", "32", "48")
 
 
-class TestCpp:
-    @pytest.fixture(scope="class")
-    def program(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        """docs/cpp, built as docs/export.md says where there is CMake, else by the compiler alone."""
-        out = tmp_path_factory.mktemp("cpp")
-        torch_folder = Path(torch.__path__[0])
-        if shutil.which("cmake"):
-            configure = ["cmake", "-S", REPOSITORY / "docs" / "cpp", "-B", out, f"-DTORCH={torch_folder}"]
-            commands = [configure, ["cmake", "--build", out]]
-        else:
-            libraries = [f"-L{torch_folder}/lib", f"-Wl,-rpath,{torch_folder}/lib", "-ltorch_cpu", "-lc10", "-ldl"]
-            source = REPOSITORY / "docs" / "cpp" / "main.cpp"
-            commands = [
-                [COMPILER, "-std=c++20", source, f"-I{torch_folder}/include", *libraries, "-o", out / "tin_run"]
-            ]
-        for command in commands:
-            ran = subprocess.run(command, capture_output=True, text=True)
-            assert ran.returncode == 0, ran.stdout + ran.stderr
-        return out / "tin_run"
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """docs/cpp, built as docs/export.md says where there is CMake, else by the compiler alone."""
+    out = tmp_path_factory.mktemp("cpp")
+    torch_folder = Path(torch.__path__[0])
+    if shutil.which("cmake"):
+        configure = ["cmake", "-S", REPOSITORY / "docs" / "cpp", "-B", out, f"-DTORCH={torch_folder}"]
+        commands = [configure, ["cmake", "--build", out]]
+    else:
+        libraries = [
+            f"-L{torch_folder}/lib",
+            f"-Wl,-rpath,{torch_folder}/lib",
+            "-Wl,--no-as-needed",
+            "-ltorch",
+            "-ltorch_cpu",
+            "-lc10",
+            "-ldl",
+        ]
+        source = REPOSITORY / "docs" / "cpp" / "main.cpp"
+        commands = [[COMPILER, "-std=c++20", source, f"-I{torch_folder}/include", *libraries, "-o", out / "tin_run"]]
+    for command in commands:
+        ran = subprocess.run(command, capture_output=True, text=True)
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+    return out / "tin_run"
 
-    def test_prints_the_network_s_classes(
-        self, program: Path, package: Path, frames: torch.Tensor, scores: torch.Tensor, tmp_path: Path
-    ) -> None:
-        clips = tmp_path / "clips.f32"
-        clips.write_bytes(frames.numpy().tobytes())
-        ran = subprocess.run(
-            [program, package, clips, _native.LIBRARY_DIR / "libtin_cpu.so"], capture_output=True, text=True
-        )
-        assert ran.returncode == 0, ran.stderr
-        parts = ran.stdout.split("clip ")[1:]
-        assert len(parts) == len(frames)
-        for expected, part in zip(scores, parts, strict=True):
-            printed = {int(number): float(score) for score, number in re.findall(r"([\d.]+)  class (\d+)", part)}
-            assert list(printed) == expected.argsort(descending=True).tolist()
-            assert [printed[number] for number in range(3)] == pytest.approx(expected.tolist(), abs=1e-5)
 
-    def test_names_a_library_or_clips_that_are_wrong(self, program: Path, package: Path, tmp_path: Path) -> None:
-        library, clips = _native.LIBRARY_DIR / "libtin_cpu.so", tmp_path / "clips.f32"
-        clips.write_bytes(b"\0" * 100)
-        for arguments, words in {
-            (package, clips, tmp_path / "none.so"): "none.so: cannot open shared object file",
-            (package, clips, library): "clips.f32 holds no whole number of clips of 4 frames of 3x32x48",
-            (package, tmp_path / "no.f32", library): "cannot open",
-        }.items():
-            ran = subprocess.run([program, *arguments], capture_output=True, text=True)
-            assert ran.returncode == 1
-            assert words in ran.stderr
+def test_prints_the_network_s_classes(
+    program: Path, package: Path, frames: torch.Tensor, scores: torch.Tensor, tmp_path: Path
+) -> None:
+    clips = tmp_path / "clips.f32"
+    clips.write_bytes(frames.numpy().tobytes())
+    ran = subprocess.run(
+        [program, package, clips, _native.LIBRARY_DIR / "libtin_cpu.so"], capture_output=True, text=True
+    )
+    assert ran.returncode == 0, ran.stderr
+    parts = ran.stdout.split("clip ")[1:]
+    assert len(parts) == len(frames)
+    for expected, part in zip(scores, parts, strict=True):
+        printed = {int(number): float(score) for score, number in re.findall(r"([\d.]+)  class (\d+)", part)}
+        assert list(printed) == expected.argsort(descending=True).tolist()
+        assert [printed[number] for number in range(3)] == pytest.approx(expected.tolist(), abs=1e-5)
+
+
+def test_names_a_library_or_clips_that_are_wrong(program: Path, package: Path, tmp_path: Path) -> None:
+    library, clips = _native.LIBRARY_DIR / "libtin_cpu.so", tmp_path / "clips.f32"
+    clips.write_bytes(b"\0" * 100)
+    for arguments, words in {
+        (package, clips, tmp_path / "none.so"): "none.so: cannot open shared object file",
+        (package, clips, library): "clips.f32 holds no whole number of clips of 4 frames of 3x32x48",
+        (package, tmp_path / "no.f32", library): "cannot open",
+    }.items():
+        ran = subprocess.run([program, *arguments], capture_output=True, text=True)
+        assert ran.returncode == 1
+        assert words in ran.stderr
