@@ -126,7 +126,7 @@ def _ensemble(aligned: Aligned, weights: tuple[float, ...] | None, *, required: 
         for result, weight in zip(aligned.results, given, strict=True)
     ]  # fmt: skip
     return build_result(
-        ensemble(aligned, given), aligned.ids, ks=_ks(aligned.results), average=first.average, list_name=first.list_name,
+        ensemble(aligned, given), aligned.ids, ks=_ks(aligned.results), average=first.average, list_name=first.list_name, root=first.root,
         label_names=first.label_names, reversals=first.reversals, ensemble=members, versions=versions(), commit=git_commit(),
         command=["tin-cli", *sys.argv[1:]],
     )  # fmt: skip

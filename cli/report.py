@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.option(
     "--root", type=EXISTING_FOLDER, default=None,
-    help="Folder that the videos of the list are relative to.  [default: the list's]",
+    help="Folder that the videos of the list are relative to.  [default: that of the test]",
 )  # fmt: skip
 @click.option(
     "--run", "run_dir", type=EXISTING_FOLDER, default=None,
@@ -123,10 +123,12 @@ def _frames(result: Result, ids: list[str], root: Path | None) -> dict[str, NDAr
 
 
 def _video_list(result: Result, root: Path | None) -> VideoList:
-    """The list of the result; where it is gone, its videos below `root`."""
+    """The list of the result; where it is gone, its videos below `root`, by default the root of the test."""
     from pipelines import DataError, VideoEntry, VideoList
 
     path = Path(result.list_name)
+    if root is None and result.root is not None and Path(result.root).is_dir():
+        root = Path(result.root)
     if path.is_file():
         return VideoList.read(path, root=root)
     if root is None:

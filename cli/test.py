@@ -267,7 +267,7 @@ def _run(request: _Request) -> None:
     weights = "ema" if session.averaged else "raw"
     result = build_result(
         scores, [entry.id for entry in videos.list.entries], metrics=request.metrics, ks=request.topk, average=request.average,
-        list_name=str(request.list_path), label_names=videos.list.labels, reversals=reversals,
+        list_name=str(request.list_path), root=str(videos.list.root), label_names=videos.list.labels, reversals=reversals,
         checkpoint={"path": str(request.checkpoint), "sha256": file_sha256(request.checkpoint), "weights": weights},
         recipe=recipe.model_dump(mode="json"), views=_views(recipe), versions=versions(), commit=git_commit(),
         command=["tin-cli", *sys.argv[1:]],

@@ -250,6 +250,13 @@ def test_a_report_is_made_without_the_videos_and_with_them_elsewhere(
     assert cli("report", moved, "--root", folder).status == 0
     assert sorted(folder.iterdir()) == before  # nothing is left among the videos
     assert len(re.findall("<img", moved.with_suffix(".html").read_text())) > 3
+    moved.write_text(json.dumps(content | {"root": str(folder), "created": "2026-02-03T04:05:06+00:00"}))
+    assert cli("report", moved).status == 0
+    page = moved.with_suffix(".html").read_text()
+    assert len(re.findall("<img", page)) > 3, "the result says where its videos are"
+    assert "of 2026-02-03 04:05 UTC" in page
+    moved.write_text(json.dumps(content | {"root": str(tmp_path / "gone")}))
+    assert "name the folder of its videos with --root" in cli("report", moved).err
 
 
 def test_the_help_fits_a_terminal(cli: Cli) -> None:

@@ -6,6 +6,7 @@ import json
 import pickle
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,9 @@ def test_a_result_says_all_that_it_stands_on(cli: Cli, checkpoint: Path, seven: 
     assert read.recipe is not None
     assert read.recipe["model"]["arch"] == "tin_resnet18"
     assert read.label_names == ["fight", "nofight"]
+    assert (read.list_name, read.root) == (str(seven[1]), str(Path(str(seven[1])).parent))
+    assert read.created is not None
+    assert timedelta(0) <= datetime.now(UTC) - datetime.fromisoformat(read.created) < timedelta(minutes=10)
     assert set(read.metrics) == {
         "top1_acc", "mean_class_accuracy", "balanced_accuracy", "mean_average_precision", "calibration_error",
     }  # fmt: skip

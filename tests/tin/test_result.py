@@ -6,6 +6,7 @@ import csv
 import json
 import pickle
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ def five(**changes: Any) -> dict[str, Any]:
     failures = (Failed(1, NAMES[1], "truncated"), Failed(4, NAMES[4], "no such file"))
     given = Scores(np.array([0, 2, 3]), scores, np.array([1, 1, 2]), failures, 5)
     options = {
-        "list_name": "val.txt", "label_names": CLASSES, "reversals": {0: 1, 1: 0},
+        "list_name": "val.txt", "root": "/videos", "label_names": CLASSES, "reversals": {0: 1, 1: 0},
         "checkpoint": {"path": "best.pt", "sha256": SHA, "weights": "ema"}, "recipe": {"name": "tin"},
         "views": {"crop": "three", "sampling": "test", "clips": 2, "views": 6}, "versions": {"tin": "1"},
         "commit": {"commit": "1" * 40, "dirty": False}, "command": ["tin-cli", "test"],
@@ -71,7 +72,11 @@ def test_a_result_is_read_back_as_it_was_written(written: Path) -> None:
     assert [(row.name, row.videos, row.predicted, row.correct) for row in result.per_class] == [
         ("fight", 0, 1, 0), ("no fight", 2, 1, 1), ("other", 1, 1, 1),
     ]  # fmt: skip
-    assert (result.list_name, result.average, result.label_names) == ("val.txt", "prob", CLASSES)
+    assert (result.list_name, result.root, result.average) == ("val.txt", "/videos", "prob")
+    assert result.label_names == CLASSES
+    assert result.created is not None
+    made = datetime.fromisoformat(result.created)
+    assert timedelta(0) <= datetime.now(UTC) - made < timedelta(minutes=5)
     assert result.checkpoint is not None
     assert (result.checkpoint.sha256, result.checkpoint.weights) == (SHA, "ema")
     assert result.reversals == {0: 1, 1: 0}
@@ -148,6 +153,8 @@ def test_the_file_fits_the_published_schema(written: Path, tmp_path: Path) -> No
         (lambda c: c["confusion"][0].pop(), "confusion must have as many columns as rows"),
         (lambda c: c["intervals"]["values"].update(top1_acc=[1.0, 0.0]), "'top1_acc' must be"),
         (lambda c: c["reversals"].append([1]), "reversals must be pairs"),
+        (lambda c: c.update(created="yesterday"), "'created' String should match"),
+        (lambda c: c.update(root=7), "'root' should be a valid string"),
         (lambda c: c["checkpoint"].update(sha256="abc"), "'checkpoint.sha256' String should match"),
         (lambda c: c.update(version=3), "'version' is 3, and this program reads 1 and 2"),
         (lambda c: c.pop("version"), "'version' is None"),
@@ -161,6 +168,15 @@ def test_damage_is_named_by_file_and_key(written: Path, change: Callable[[Any], 
     with pytest.raises(TinError, match=message) as caught:
         load_result(written)
     assert str(written) in str(caught.value)
+
+
+def test_files_of_this_version_from_before_a_key_was_added_are_read(written: Path) -> None:
+    content = json.loads(written.read_text())
+    del content["created"], content["root"]
+    written.write_text(json.dumps(content))
+    jsonschema.validate(content, json_schema())
+    result = load_result(written)
+    assert (result.created, result.root) == (None, None)
 
 
 def test_files_that_are_no_results_are_refused(written: Path, tmp_path: Path) -> None:

@@ -48,6 +48,10 @@ class Result:
     """(videos,) whether it has scores."""
     average: Average
     list_name: str
+    root: str | None
+    """The folder that the list's paths are relative to; None in older files."""
+    created: str | None
+    """When it was made, ISO 8601 in UTC; None in older files."""
     checkpoint: Checkpoint | None
     recipe: dict[str, Any] | None
     views: Views | None
@@ -106,6 +110,8 @@ def load_result(path: str | os.PathLike[str]) -> Result:
         scored=np.array([row is not None for row in file.scores], bool),
         average=file.average,
         list_name=file.list,
+        root=file.root,
+        created=file.created,
         checkpoint=file.checkpoint,
         recipe=file.recipe,
         views=file.views,

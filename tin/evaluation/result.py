@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ def build_result(
     ks: Sequence[int] = (1, 5),
     average: Average = "prob",
     list_name: str,
+    root: str | None = None,
     label_names: Sequence[str] | None = None,
     reversals: Mapping[int, int] | None = None,
     checkpoint: Mapping[str, Any] | None = None,
@@ -45,6 +47,7 @@ def build_result(
         names: of all videos of the list, in its order.
         metrics, ks, average, reversals: as `tin.evaluation.compute`.
         list_name: the list of videos.
+        root: the folder that its paths are relative to.
         label_names: class names, when the data set has them.
         checkpoint, ensemble, recipe, views, versions, commit, command: what made the scores.
 
@@ -70,6 +73,7 @@ def build_result(
     return {
         "schema": SCHEMA,
         "version": VERSION,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "metrics": figures["metrics"],
         "intervals": figures["intervals"],
         "coverage": {
@@ -79,6 +83,7 @@ def build_result(
             "failures": [{"id": failure.name, "reason": failure.reason} for failure in scores.failures],
         },
         "list": list_name,
+        "root": root,
         "checkpoint": checkpoint,
         "ensemble": ensemble,
         "recipe": recipe,

@@ -149,6 +149,8 @@ class ResultFile(_Part):
     """Which format this is."""
     version: Literal[2]
     """Of the format."""
+    created: str | None = Field(default=None, pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00$")
+    """When it was made, UTC; absent in older files."""
     metrics: dict[str, float]
     """Fractions of 1 over the scored videos; empty where a video has no label."""
     intervals: Intervals | None
@@ -161,6 +163,8 @@ class ResultFile(_Part):
     """Numbers of videos: a row a label, a column a prediction; null without labels."""
     list: str
     """The list of videos."""
+    root: str | None = None
+    """The folder that paths in the list are relative to; absent in older files."""
     checkpoint: Checkpoint | None
     """The weights; null for an ensemble."""
     ensemble: builtins.list[Member] | None

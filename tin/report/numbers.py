@@ -132,7 +132,7 @@ def _facts(result: Result) -> list[tuple[str, str]]:
         clips = "1 clip" if views.clips == 1 else f"{views.clips} clips"
         mean = f"mean of {'softmax' if result.average == 'prob' else 'logits'}"
         facts.append(("views a video", f"{views.views}: crop {views.crop}, {clips} ({views.sampling}); {mean}"))
-    facts.append(("result file", f"{result.path}, of {_date(result.path)}"))
+    facts.append(("result file", f"{result.path}, of {_date(result)}"))
     if result.versions:
         facts.append(("versions", ", ".join(f"{name} {version}" for name, version in result.versions.items())))
     if result.command:
@@ -140,9 +140,10 @@ def _facts(result: Result) -> list[tuple[str, str]]:
     return facts
 
 
-def _date(path: Path) -> str:
-    """When the file was written, which a result does not say itself."""
-    return datetime.fromtimestamp(path.stat().st_mtime, UTC).strftime("%Y-%m-%d %H:%M UTC")
+def _date(result: Result) -> str:
+    """When it was made; of an older file, when it was written."""
+    made = datetime.fromisoformat(result.created) if result.created else None
+    return (made or datetime.fromtimestamp(result.path.stat().st_mtime, UTC)).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def _coverage(result: Result) -> str:
