@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import http.client
 import json
 import os
-import re
 import shutil
-import socket
-import ssl
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from email.message import Message
-from http import HTTPStatus
 from pathlib import Path
-from typing import IO, Any
-from urllib.parse import urlsplit
 
 import filelock
 
-from tin import __version__
+from tin.zoo.https import DownloadError, Lost, asked, require_https
+
+__all__ = ["DownloadError", "Progress", "download"]
 
 Progress = Callable[[int, int | None], None]
 """Told of the bytes that are here and of all that are expected, None where the server does not say."""
@@ -34,21 +25,7 @@ TIMEOUT_S = 30.0
 RETRIES = 4
 PAUSE_S = 1.0
 """Before the first new try; it doubles with each."""
-_LONGEST_PAUSE_S = 60.0
-_CHUNK = 1 << 20
-_MIB = 1 << 20
-
-
-class DownloadError(Exception):
-    """A file could not be fetched; the message says why, in a clause."""
-
-
-class _Lost(Exception):
-    """A try failed in a way that the next one may not."""
-
-    def __init__(self, reason: str, pause_s: float | None = None) -> None:
-        super().__init__(reason)
-        self.pause_s = pause_s
+_CHUNK = _MIB = 1 << 20
 
 
 def download(
@@ -78,18 +55,18 @@ def download(
         progress: see `Progress`.
         say: told of each try that is lost, in one line.
         timeout_s: seconds without a byte after which a connection counts as lost.
-        retries: tries in a row that may bring nothing, before it gives up.
+        retries: tries in a row that may bring nothing, before it gives up. A host that cannot be reached gets none.
         pause_s: seconds before the first of them; doubles with each.
 
     Raises:
         DownloadError: says why, in a clause that names the server's answer or what this machine lacks.
     """
-    _require_https(url)
+    require_https(url)
     with _alone(path):
         if _sha256(path).startswith(sha256):
             return
         part = _Part(path, url)
-        failures, resumed, anew = 0, False, False
+        failures, resumed, anew, first = 0, False, False, True
         while not _sha256(part.path).startswith(sha256):
             if part.whole:
                 problem = _not_the_file(part, sha256)
@@ -102,13 +79,59 @@ def download(
             resumed = resumed or had > 0
             try:
                 _transfer(part, mebibytes, progress, timeout_s)
-            except _Lost as error:
+            except Lost as error:
+                if error.misplaced:
+                    part.clear()
                 failures = 0 if part.size > had else failures + 1
-                if failures > retries:
+                if failures > retries or (first and error.nobody):
                     raise DownloadError(str(error)) from error
                 say(f"{path.name}: {error}; trying again")
                 time.sleep(error.pause_s if error.pause_s is not None else pause_s * 2 ** max(0, failures - 1))
+            first = False
         part.finish()
+
+
+def _transfer(part: _Part, mebibytes: float | None, progress: Progress | None, timeout_s: float) -> None:
+    """Ask for what is missing and write what comes.
+
+    Raises:
+        Lost: it may work the next time.
+        DownloadError: it will not.
+    """
+    with asked(part.url, part.size, part.validator, timeout_s) as answer:
+        if not answer.start:
+            part.begin(answer.validator)
+        size, total = part.size, answer.total
+        if total is not None:
+            _check_size(part, total, mebibytes)
+        with part.appending() as append:
+            while data := answer.body.read1(_CHUNK):
+                append(data)
+                size += len(data)
+                if progress:
+                    progress(size, total)
+        if total is not None and size != total:
+            raise Lost(f"the connection to {answer.host} was lost at {size:,} of {total:,} bytes")
+    part.whole = True
+
+
+def _check_size(part: _Part, total: int, mebibytes: float | None) -> None:
+    if mebibytes is not None and abs(total / _MIB - mebibytes) > 0.001:
+        part.clear()
+        raise DownloadError(f"the server has {total:,} bytes, not the {mebibytes:,.3f} MiB that were published")
+    missing, free = total - part.size, shutil.disk_usage(part.path.parent).free
+    if missing > free:
+        raise DownloadError(
+            f"{missing / _MIB:,.0f} MiB are to come and {part.path.parent} has {free / _MIB:,.0f} MiB free: make room there"
+        )
+
+
+def _not_the_file(part: _Part, sha256: str) -> str:
+    with part.path.open("rb") as file:
+        head = file.read(64).lstrip()
+    if head.startswith(b"<"):
+        return "what came is a web page: a sign-in page of this network, perhaps"
+    return f"what came is not the file: its SHA-256 starts with {_sha256(part.path)[: len(sha256)]}, not {sha256}"
 
 
 class _Part:
@@ -174,157 +197,6 @@ class _Part:
             return str(note["validator"]) if note["url"] == self.url else None
         except (OSError, ValueError, LookupError, TypeError):
             return None
-
-
-def _transfer(part: _Part, mebibytes: float | None, progress: Progress | None, timeout_s: float) -> None:
-    """Ask for what is missing and write what comes.
-
-    Raises:
-        _Lost: it may work the next time.
-        DownloadError: it will not.
-    """
-    had = part.size
-    headers = {"User-Agent": f"tin-video/{__version__}", "Accept-Encoding": "identity"}
-    if had and part.validator:
-        headers |= {"Range": f"bytes={had}-", "If-Range": part.validator}
-    with _answered(part, had), _open(part.url, headers, timeout_s) as response:
-        total = _place(part, response, had)
-        host = urlsplit(response.url).hostname
-        if response.headers.get_content_type() == "text/html":
-            part.clear()
-            raise DownloadError(f"{host} answers with a web page: a sign-in page of this network, perhaps")
-        if total is not None:
-            _check_size(part, total, mebibytes)
-        size = part.size
-        with part.appending() as append:
-            while data := response.read1(_CHUNK):
-                append(data)
-                size += len(data)
-                if progress:
-                    progress(size, total)
-        if total is not None and size != total:
-            raise _Lost(f"the connection to {host} was lost at {size:,} of {total:,} bytes")
-        part.whole = True
-
-
-def _place(part: _Part, response: Any, had: int) -> int | None:
-    """Put `part` where the answer's bytes go, and return the size of the whole file, where the server says it."""
-    length = response.headers.get("Content-Length")
-    if response.status == HTTPStatus.PARTIAL_CONTENT:
-        span = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
-        if not span or int(span[1]) != had:
-            part.clear()
-            raise _Lost(f"{urlsplit(response.url).hostname} gave another part of the file than was asked for")
-        return None if span[2] == "*" else int(span[2])
-    if response.status != HTTPStatus.OK:
-        raise DownloadError(_answer(response.url, response.status))
-    part.begin(_validator(response.headers))
-    return int(length) if length and length.isdecimal() else None
-
-
-def _validator(headers: Message) -> str | None:
-    """What If-Range may name: a strong ETag, or the date of the last change."""
-    tag = headers.get("ETag")
-    return tag if tag and not tag.startswith("W/") else headers.get("Last-Modified")
-
-
-def _check_size(part: _Part, total: int, mebibytes: float | None) -> None:
-    if mebibytes is not None and abs(total / _MIB - mebibytes) > 0.001:
-        part.clear()
-        raise DownloadError(f"the server has {total:,} bytes, not the {mebibytes:,.3f} MiB that were published")
-    missing, free = total - part.size, shutil.disk_usage(part.path.parent).free
-    if missing > free:
-        raise DownloadError(
-            f"{missing / _MIB:,.0f} MiB are to come and {part.path.parent} has {free / _MIB:,.0f} MiB free: make room there"
-        )
-
-
-def _not_the_file(part: _Part, sha256: str) -> str:
-    with part.path.open("rb") as file:
-        head = file.read(64).lstrip()
-    if head.startswith(b"<"):
-        return "what came is a web page: a sign-in page of this network, perhaps"
-    return f"what came is not the file: its SHA-256 starts with {_sha256(part.path)[: len(sha256)]}, not {sha256}"
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# the network
-
-
-class _HttpsOnly(urllib.request.HTTPRedirectHandler):
-    def redirect_request(
-        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
-    ) -> urllib.request.Request | None:
-        _require_https(newurl, f"{urlsplit(req.full_url).hostname} redirects to {newurl}")
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-def _open(url: str, headers: Mapping[str, str], timeout_s: float) -> Any:
-    # Made each time: proxies and certificates are those that the environment names now.
-    context = ssl.create_default_context()
-    opener = urllib.request.build_opener(_HttpsOnly, urllib.request.HTTPSHandler(context=context))
-    return opener.open(urllib.request.Request(url, headers=dict(headers)), timeout=timeout_s)
-
-
-def _require_https(url: str, what: str | None = None) -> None:
-    if urlsplit(url).scheme != "https":
-        raise DownloadError(f"{what or url}: that is not https, so nobody vouches for what it gives")
-
-
-@contextmanager
-def _answered(part: _Part, had: int) -> Iterator[None]:
-    """Sorts what goes wrong on the network into what may pass (`_Lost`) and what will not (`DownloadError`)."""
-    host = urlsplit(part.url).hostname
-    try:
-        yield
-    except urllib.error.HTTPError as error:
-        with error:
-            raise _refusal(part, error) from error
-    except (OSError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", None)
-        cause = reason if isinstance(reason, Exception) else error
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            raise DownloadError(
-                f"the certificate of {host} is not trusted: {cause.verify_message}; behind a proxy that opens connections, "
-                f"name its certificates by SSL_CERT_FILE"
-            ) from error
-        if isinstance(cause, TimeoutError):
-            raise _Lost(f"no answer from {host} in time") from error
-        text = f"the connection to {host} failed: {getattr(cause, 'strerror', None) or cause or type(cause).__name__}"
-        if not had and not part.size and _is_no_network(cause):
-            raise DownloadError(text) from error
-        raise _Lost(text) from error
-
-
-def _refusal(part: _Part, error: urllib.error.HTTPError) -> Exception:
-    """What an HTTP status means: try again, later perhaps, or give up."""
-    if error.code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-        part.clear()
-        return _Lost(f"{urlsplit(error.url).hostname} has a shorter file than what is here")
-    text = _answer(error.url, error.code)
-    if error.code in (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS) or error.code >= 500:
-        after = error.headers.get("Retry-After", "")
-        return _Lost(text, min(float(after), _LONGEST_PAUSE_S) if after.isdecimal() else None)
-    return DownloadError(text)
-
-
-def _answer(url: str, status: int) -> str:
-    try:
-        phrase = f" ({HTTPStatus(status).phrase})"
-    except ValueError:
-        phrase = ""
-    return f"{urlsplit(url).hostname} answers {status}{phrase}"
-
-
-def _is_no_network(error: Exception) -> bool:
-    """Whether there is nobody to wait for: no such name, no way there, nobody who listens."""
-    return isinstance(error, socket.gaierror | ConnectionRefusedError) or (
-        isinstance(error, OSError) and error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH)
-    )
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# the disk
 
 
 @contextmanager
