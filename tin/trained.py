@@ -12,6 +12,7 @@ import torch
 
 from tin import recipes
 from tin.checkpoints import LoadReport, Weights, load_checkpoint, load_state
+from tin.checkpoints.convert_beside import carried_run
 from tin.errors import TinError
 from tin.models import TemporalResNet, build_model
 from tin.recipes import Recipe
@@ -48,7 +49,8 @@ def load_trained(
     """Build the model that a checkpoint was trained as, with its weights, ready to predict, test or export.
 
     Args:
-        path: a checkpoint of `tin.train.Trainer` or `tin-cli train`, which holds its recipe; or any file of
+        path: a checkpoint of `tin.train.Trainer` or `tin-cli train`, which holds its recipe, or what `tin-cli convert` made of one;
+            or any file of
             `tin.load_checkpoint`, with `recipe`.
         recipe: what the model was trained by, instead of the checkpoint's own: a Recipe, or a name or file of `tin.recipes.load`.
         overrides: of the recipe, as `tin.recipes.load` takes them: `data.test_crop=three`.
@@ -60,6 +62,7 @@ def load_trained(
             not in the file, or one of the file not in the model.
     """
     state = load_state(Path(path))
+    state |= carried_run(state)
     wanted = _recipe(path, state, recipe, overrides)
     model = build_model(**wanted.model.model_dump(exclude={"pretrained"}))
     report = load_checkpoint(model, path, weights=weights)

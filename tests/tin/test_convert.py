@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import subprocess
 import sys
@@ -15,13 +16,15 @@ import pytest
 import torch
 import torchvision
 from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 import tin
 from tests.tin.networks import filled, same
 from tin.checkpoints import load_state, save_checkpoint
 from tin.checkpoints.convert import convert_checkpoint
-from tin.checkpoints.convert_names import Kind, Target, names_in
+from tin.checkpoints.convert_beside import envelope, read_beside
+from tin.checkpoints.convert_names import TARGETS, Kind, Target, names_in
 from tin.errors import TinError
 from tin.recipes import from_dict
 from tin.trained import load_trained
@@ -264,10 +267,11 @@ class TestBeside:
         assert_equal(back["state_dict"], state["state_dict"])
         if target != "mmaction2":
             return
-        trained = load_trained(tmp_path / "back.pt")
-        assert trained.recipe == from_dict(RECIPE)
-        assert trained.label_names == ["fall", "rise", "Drehung"]
-        same(trained.model, state["state_dict"])
+        for path in (out, tmp_path / "back.pt"):
+            trained = load_trained(path)
+            assert trained.recipe == from_dict(RECIPE)
+            assert trained.label_names == ["fall", "rise", "Drehung"]
+            same(trained.model, state["state_dict"])
 
     def test_the_authors_code_finds_what_it_reads(self, tmp_path: Path) -> None:
         save_checkpoint(tmp_path / "best.pt", tiny_run())
@@ -334,15 +338,35 @@ class TestBeside:
         assert_equal(back["state_dict"], theirs)
         assert set(back) == {"meta", "state_dict", "extra"}
 
-    def test_texts_of_a_safetensors_file_stay(self, tmp_path: Path) -> None:
-        from safetensors.torch import save_file
+    @pytest.mark.parametrize(
+        "carried",
+        [
+            "nonsense", 3, [], {}, {"arch": 3, "run": [1], "origin": "x"}, {"run": {"recipe": "x"}}, "[" * 10**5,
+            {"run": {"recipe": {"model": 1}, "progress": 5}, "origin": {"source": 1, "others": 2}},
+            {"run": {"recipe": {}, "progress": {"best": 1}}, "origin": {"source": "mmaction2", "others": {"meta": 1}}},
+            {"origin": {"source": "safetensors", "others": {"metadata": {"a": 1}}}},
+        ],
+    )  # fmt: skip
+    def test_nonsense_under_our_key_does_no_harm(self, tmp_path: Path, carried: Any) -> None:
+        state = {"state_dict": {}, "meta": {"tin_video": carried}}
+        for target in TARGETS:
+            written = envelope(target, {}, read_beside(state, "mmaction2"))
+            if target == "safetensors":
+                assert all(isinstance(text, str) for text in written["metadata"].values())
+            assert json.dumps(written)
 
+    def test_texts_of_a_safetensors_file_stay(self, tmp_path: Path) -> None:
         state = tiny("tin")
         save_file(state, tmp_path / "in.safetensors", metadata={"format": "pt", "author": "somebody"})
         convert_checkpoint(tmp_path / "in.safetensors", tmp_path / "x.pth", "tin-original")
         convert_checkpoint(tmp_path / "x.pth", tmp_path / "out.safetensors", "safetensors")
         with safe_open(tmp_path / "out.safetensors", framework="pt") as file:
             assert file.metadata() == {"format": "pt", "author": "somebody"}
+
+    def test_a_safetensors_file_remembers_that_it_is_a_tsm(self, tmp_path: Path) -> None:
+        save_file(tiny("tsm"), tmp_path / "in.safetensors", metadata={"format": "pt", "author": "somebody"})
+        convert_checkpoint(tmp_path / "in.safetensors", tmp_path / "out.safetensors", "safetensors", kind="tsm")
+        assert convert_checkpoint(tmp_path / "out.safetensors", tmp_path / "x.pth", "mmaction2").arch == "tsm_resnet18"
 
     def test_what_torchvisions_form_has_no_place_for_is_said(self, tmp_path: Path) -> None:
         save_checkpoint(tmp_path / "best.pt", tiny_run("tsn_resnet18"))
@@ -452,6 +476,7 @@ class TestRefusals:
         with pytest.raises(TinError, match="--drop-temporal is for --to torchvision; mmaction2 has a place"):
             convert_checkpoint(source, tmp_path / "out.pth", "mmaction2", drop_temporal=True)
 
+    @pytest.mark.slow
     def test_a_full_disk_leaves_the_old_file_and_no_litter(self, source: Path, tmp_path: Path) -> None:
         """A real one: a process that may not write files beyond 10 kB."""
         outs = [named(tmp_path, "out", target) for target in ("mmaction2", "safetensors")]

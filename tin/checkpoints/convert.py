@@ -69,7 +69,7 @@ class Conversion:
             f"{len(self.dropped)} dropped; read back and equal bit by bit",
         ]
         if self.dropped:
-            lines.append(f"  dropped: {_list(self.dropped)}")
+            lines.append(f"  dropped: {_list(self.dropped, 3)}")
         if self.beside:
             lines.append(f"  goes along: {_list(self.beside)}")
         if self.left_out:
@@ -299,6 +299,6 @@ def _same_bits(a: Tensor, b: Tensor) -> bool:
     return torch.equal(raw(a), raw(b))
 
 
-def _list(names: list[str], limit: int = 8) -> str:
+def _list(names: list[str], limit: int = 12) -> str:
     more = f", … {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(map(shown, names[:limit])) + more

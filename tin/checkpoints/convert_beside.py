@@ -95,22 +95,31 @@ def read_beside(state: Mapping[str, Any], scheme: Target, *, bare_head: bool = F
             if kept is not _LOST:
                 plain[key] = kept
     if carried is not None:
-        found.arch, found.run = carried.get("arch"), dict(carried.get("run") or {})
+        found.run = carried_run(state)
+        found.arch = _arch(found.run) or _text(carried.get("arch"))
         origin = carried.get("origin")
     else:
         found.run = {key: plain.pop(key) for key in RUN_KEYS if ours and key in plain}
-        found.arch = (
-            found.run["recipe"]["model"]["arch"] if ours else plain.pop("arch", None) if scheme == "tin" else None
-        )
+        found.arch = _arch(found.run) or (_text(plain.pop("arch", None)) if scheme == "tin" else None)
         origin = plain.pop("origin", None) if scheme == "tin" else None
         if origin is None and plain:
             origin = {"source": scheme, "others": plain, "bare_head": bare_head}
-    if isinstance(origin, dict):
-        found.source, found.others = origin.get("source"), dict(origin.get("others") or {})
+    if isinstance(origin, Mapping):
+        found.source, found.others = _text(origin.get("source")), dict(_mapping(origin.get("others")))
         found.bare_head = bool(origin.get("bare_head"))
-    if found.run.get("recipe", {}).get("model", {}).get("dropout") == 0:
+    if _mapping(_mapping(found.run.get("recipe")).get("model")).get("dropout") == 0:
         found.bare_head = True
     return found
+
+
+def carried_run(state: Mapping[str, Any]) -> dict[str, Any]:
+    """What a conversion kept of a run of tin-cli train, by RUN_KEYS; empty where there is nothing.
+
+    Args:
+        state: of `load_state`.
+    """
+    run = _mapping(_mapping(_carried(state)).get("run"))
+    return {key: run[key] for key in RUN_KEYS if key in run} if isinstance(run.get("recipe"), Mapping) else {}
 
 
 def envelope(target: Target, weights: Mapping[str, Any], beside: Beside) -> dict[str, Any]:
@@ -124,18 +133,19 @@ def envelope(target: Target, weights: Mapping[str, Any], beside: Beside) -> dict
         return {"state_dict": dict(weights), **arch, **beside.run, **({"origin": origin} if origin else {})}
     carried = _to_carry(beside, target)
     if target == "safetensors":
-        texts = {"format": "pt"} | dict(restored.get("metadata") or {})
+        texts = {"format": "pt"} | {key: str(text) for key, text in _mapping(restored.get("metadata")).items()}
         return {
             "state_dict": dict(weights),
             "metadata": texts | {name: json.dumps(value) for name, value in carried.items()},
         }
     if target == "mmaction2":
-        return restored | {"meta": dict(restored.get("meta") or {}) | carried, "state_dict": dict(weights)}
-    progress = beside.run.get("progress") or {}
+        return restored | {"meta": dict(_mapping(restored.get("meta"))) | carried, "state_dict": dict(weights)}
+    progress = _mapping(beside.run.get("progress"))
+    best = _mapping(progress.get("best")).get("top1_acc")
     own = {
         "epoch": progress.get("epoch", 0),
         "arch": f"resnet{(beside.arch or '').partition('resnet')[2]}",
-        "best_prec1": 100.0 * progress.get("best", {}).get("top1_acc", 0.0),
+        "best_prec1": 100.0 * best if isinstance(best, float) else 0.0,
     }
     return own | restored | {"state_dict": dict(weights)} | carried
 
@@ -148,7 +158,8 @@ def _origin(beside: Beside) -> dict[str, Any]:
 
 def _to_carry(beside: Beside, target: Target) -> dict[str, Any]:
     """One entry, or none where the file itself says everything."""
-    if beside.source == target and not beside.run:
+    names_tell = target != "safetensors" or not (beside.arch or "").startswith(("tsm", "tsn"))
+    if beside.source == target and not beside.run and names_tell:
         return {}
     return {CARRIED: {"arch": beside.arch, "run": beside.run, "origin": _origin(beside)}}
 
@@ -156,15 +167,28 @@ def _to_carry(beside: Beside, target: Target) -> dict[str, Any]:
 def _carried(state: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """What an earlier conversion put under CARRIED."""
     for place in (state, state.get("meta"), state.get("metadata")):
-        value = place.get(CARRIED) if isinstance(place, Mapping) else None
+        value = _mapping(place).get(CARRIED)
         if isinstance(value, str):
             try:
                 value = json.loads(value)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
         if isinstance(value, Mapping):
             return value
     return None
+
+
+def _arch(run: Mapping[str, Any]) -> str | None:
+    return _text(_mapping(_mapping(run.get("recipe")).get("model")).get("arch"))
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    """Files hold what their writers like."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 _LOST = object()
