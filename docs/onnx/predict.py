@@ -20,13 +20,13 @@ def middle_frames(path: str, count: int) -> list[np.ndarray]:
     return [frames[int((i + 0.5) * len(frames) / count)] for i in range(count)]
 
 
-def center_crop(frame: np.ndarray, short_side: int, size: int) -> np.ndarray:
-    """The middle size² of a frame as if its short side were `short_side`: read once from the frame itself, bilinearly."""
+def center_crop(frame: np.ndarray, short_side: int, size: list[int]) -> np.ndarray:
+    """The middle `size` (height, width) of a frame as if its short side were `short_side`: read once from the frame, bilinearly."""
     sides = frame.shape[:2]
     resized = [int(side * short_side / min(sides) + 0.5) for side in sides]
     low, share = [], []
-    for side, full in zip(sides, resized, strict=True):
-        place = ((full - size) // 2 + np.arange(size) + 0.5) * side / full - 0.5
+    for side, full, wanted in zip(sides, resized, size, strict=True):
+        place = ((full - wanted) // 2 + np.arange(wanted) + 0.5) * side / full - 0.5
         place = place.clip(0, side - 1)
         low.append(np.minimum(place.astype(int), side - 2))
         share.append(place - low[-1])
@@ -41,8 +41,8 @@ def main(model: str, video: str) -> None:
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     about = json.loads(session.get_modelmeta().custom_metadata_map["tin"])
     how, names = about["preprocessing"], about["labels"]
-    frames = middle_frames(video, about["network"]["num_segments"])
-    clip = np.stack([center_crop(frame, how["short_side"], how["crop_size"]) for frame in frames])
+    _, segments, _, *size = about["input"]["shape"]
+    clip = np.stack([center_crop(frame, how["short_side"], size) for frame in middle_frames(video, segments)])
     clip = (clip - np.array(how["mean"])) / np.array(how["std"])
     clip = clip.transpose(0, 3, 1, 2).astype(np.float32)  # (T, 3, H, W)
     (logits,) = session.run(["logits"], {"frames": clip[None]})

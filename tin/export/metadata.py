@@ -86,7 +86,6 @@ def _preprocessing(data: DataSettings) -> dict[str, Any]:
         "formula": "(pixel - mean) / std, pixels 0 to 255",
         "short_side": data.short_side,
         "crop": data.test_crop,
-        "crop_size": data.short_side if data.test_crop == "three" else data.input_size,
         "sampling": data.test_sampling,
         "clips_per_video": data.test_clips,
     }

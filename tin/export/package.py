@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,9 @@ def write_package(program: ExportedProgram, path: Path, about: Mapping[str, Any]
         "width": str(width),
     }  # for C++, which has no JSON reader
     described = {KEY: json.dumps(about, ensure_ascii=False), **plain}
+    if next(iter(program.state_dict.values())).device.type == "cpu":
+        # it says that there is no GPU, which nobody asked for
+        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     content = io.BytesIO()  # PyTorch's own file writer ends the process when a disk is full
     try:
         torch._inductor.aoti_compile_and_package(
