@@ -58,8 +58,12 @@ def cli() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The console script. Exit status: 0 done, 1 an unexpected error or lost processes, 2 a mistake in what was asked or given,
-    128 + n ended or stopped by signal n."""
+    """The console script.
+
+    Exit status: 0 done (also `test` where videos failed: its result names them); 1 something of it failed or was found (videos of
+    `predict`, files of `data check` and `info`, a part of `bench all`, a regression of `bench compare`), an unexpected error, or lost
+    processes; 2 a mistake in what was asked or given; 3 numbers of `bench all` that are unstable; 128 + n ended or stopped by signal n.
+    """
     sys.exit(run(arguments))
 
 

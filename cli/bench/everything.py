@@ -147,11 +147,14 @@ def everything(
         "--dataset": dataset, "--arch": arch, "--batch-size": batch_size, "--amp": _AMP[dtype] if dtype else None,
         "--device": device, "--runs": samples or (3 if quick else None),
     }  # fmt: skip
+    # the recipes' batch, whose tensors the caches do not hold; its calls are short, and many cost little
+    op = {"--batch-size": batch_size or (6 if chosen.type == "cpu" else None), "--runs": samples or 20}
     fields = [text for override in overrides for text in ("--set", override)]
     lacking, videos = _videos(list_path, dataset, data, quick) if {"data", "train"} & set(parts) else (None, None)
     short = ["--quick"] if quick else []
     commands = {
-        **{name: [name, *_words(network), *short] for name in ("inference", "op", "model")},
+        **{name: [name, *_words(network), *short] for name in ("inference", "model")},
+        "op": ["op", *_words({**network, **op}), *short],
         "data": ["data", *_words({**network, "--workers": workers, "--list": videos, "--root": root}), *short],
         "train": ["train", *_words({**recipe, "--workers": workers, "--train-list": videos, "--root": root,
                                     "--steps": 4 if quick else None}), *fields],

@@ -111,7 +111,7 @@ def list_(
 
     \b
     tin-cli data prepare list --train ann/train.txt --val ann/val.txt --root /data/videos --out data/mine
-    tin-cli data prepare list --val kinetics_val_list.txt --labels label_map_k400.txt --root /data/k400/val --out data/k400
+    tin-cli data prepare list --val val_list.txt --labels label_map.txt --root /data/k400/val --out data/k400
     """
     from pipelines.prepare import prepare_lists
 

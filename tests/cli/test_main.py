@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
+
+from cli.main import cli as everything
 
 Cli = Callable[..., Any]
 
 
-@pytest.mark.parametrize(
-    "command", ["", "train", "test", "bench", "data", "data motion", "data prepare", "data prepare k400", "data index"]
-)
+def commands(group: click.Command = everything, *path: str) -> Iterator[str]:
+    """Every command that there is, and every group of them, as it is typed."""
+    yield " ".join(path)
+    if isinstance(group, click.Group):
+        context = click.Context(group)
+        for name in group.list_commands(context):
+            command = group.get_command(context, name)
+            assert command is not None, name
+            yield from commands(command, *path, name)
+
+
+def test_every_command_is_known() -> None:
+    known = set(commands())
+    assert {"train", "predict", "data prepare k400", "bench op", "bench all", "bench compare"} <= known
+    assert len(known) > 25
+
+
+@pytest.mark.parametrize("command", list(commands()))
 def test_every_help_has_a_description_and_fits_a_terminal(cli: Cli, command: str) -> None:
     result = cli(*command.split(), "--help")
     assert result.status == 0

@@ -62,6 +62,7 @@ class TestNetworks:
         theirs, *rows = result["rows"]
         assert (theirs["name"], theirs["ratio"]) == ("torchvision resnet18, one clip", 1.0)
         assert all(line["torchvision_ratio"] > 0 for line in rows)
+        assert all(line["clips_per_second"] == pytest.approx(1e3 / line["median"]) for line in rows)
         assert [(line["name"], line["ratio_to"]) for line in rows] == [
             ("tin_resnet18, one clip", "tsn_resnet18, one clip"),
             ("tsn_resnet18, one clip", "tsn_resnet18, one clip"),

@@ -29,8 +29,8 @@ def inference(work: Workload, rounds: Rounds) -> dict[str, Any]:
 
     Returns:
         `settings` and `rows`: milliseconds of torchvision's ResNet, of the architecture and of TSN, then of these two prepared. A
-        prepared network is held against the prepared TSN; `torchvision_ratio` is its time / that of torchvision's ResNet,
-        `eager_ratio` its time / the time of the same network as it is.
+        prepared network is held against the prepared TSN. `clips_per_second` is the table's videos/s, `torchvision_ratio` the time / that
+        of torchvision's ResNet, `eager_ratio` the time / that of the same network as it is.
     """
     frames = work.frames(1)
     archs = list(dict.fromkeys((work.arch, work.plain())))
@@ -46,6 +46,7 @@ def inference(work: Workload, rounds: Rounds) -> dict[str, Any]:
         for arch in archs:
             timed, yardstick = samples[f"{arch}, {how}"], f"{work.plain()}, {how}"
             line = row(f"{arch}, {how}", "ms", timed, ratios(timed, samples[yardstick]), yardstick, scale=1e3)
+            line["clips_per_second"] = 1e3 / line["median"]
             line["torchvision_ratio"] = median_ratio(timed, samples[theirs])
             line["eager_ratio"] = median_ratio(timed, samples[f"{arch}, one clip"])
             rows.append(line)
