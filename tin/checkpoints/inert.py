@@ -70,7 +70,7 @@ def _raw(raw: Any, shape: Any, numpy_type: Any) -> bytes:
     """The bytes of an array, which Python 2 wrote as text, checked against its shape."""
     if not isinstance(numpy_type, NumpyType):
         raise TypeError("a numpy array without a type")
-    raw = raw.encode("latin-1") if isinstance(raw, str) else bytes(raw)
+    raw = _bytes(raw)
     if any(type(side) is not int or side < 0 for side in shape) or len(shape) > 32:
         raise ValueError("a numpy array of impossible shape")
     if math.prod(shape) * numpy_type.dtype.itemsize != len(raw):
@@ -96,13 +96,15 @@ def _array_of(raw: Any, numpy_type: NumpyType, shape: Any, order: str) -> np.nda
 
 def _encoded(text: str, encoding: str) -> bytes:
     """How protocol 2 writes bytes."""
-    if encoding not in ("latin1", "latin-1"):
-        raise ValueError("bytes in another encoding than Latin-1")
+    if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
+        raise ValueError("bytes that are no text in Latin-1")
     return text.encode("latin-1")
 
 
 def _bytes(value: bytes | str = b"", encoding: str = "latin-1") -> bytes:
-    return _encoded(value, encoding) if isinstance(value, str) else bytes(value)
+    if isinstance(value, bytes | bytearray):
+        return bytes(value)
+    return _encoded(value, encoding)  # a number would ask for so many zeros, and is no text
 
 
 def _ordered(pairs: Any = ()) -> OrderedDict[Any, Any]:

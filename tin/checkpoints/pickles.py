@@ -14,6 +14,8 @@ MAX_OPCODES = 1_000_000
 MAX_BYTES = 128 << 20
 """Texts may take four times their bytes in memory. Half a million steps of MMEngine's history take about 100 MB."""
 MAX_BITS = 128
+FREE_BYTES = 64 << 20
+"""That makers may copy, beside three times the pickle: text to bytes, and these to an array, is twice."""
 MAX_ODD_KEYS = 20_000
 """Keys that are no text. Their hashes can be chosen to collide, and then each costs as much time as there are others."""
 
@@ -69,6 +71,10 @@ class _Limited:
         self._source = source
         self._left = MAX_BYTES
 
+    @property
+    def spent(self) -> int:
+        return MAX_BYTES - self._left
+
     def read(self, size: int) -> bytes:
         self._spend(size)  # before the memory for a size that the file only claims is taken
         return self._source.read(size)
@@ -100,8 +106,10 @@ class _Machine:
         self._below: list[list[Any]] = []  # the stacks under each mark
         self._memo: dict[int, Any] = {}
         self._odd_keys = 0
+        self._copied = 0
 
     def run(self, source: _Limited) -> Any:
+        self._source = source
         for count, (opcode, argument, _) in enumerate(pickletools.genops(cast("Any", source))):
             if count > MAX_OPCODES:
                 raise Refused(f"its pickle has more than {MAX_OPCODES:,} instructions")
@@ -243,17 +251,29 @@ class _Machine:
             raise TypeError("a call of what is no class or function")
         if function.name not in self._makers:
             raise UnknownGlobal(function.name)
+        self._charge(arguments)
         if function.name in _HASHING:
             self._check_keys(arguments[0] if arguments else ())
         self._stack.append(self._makers[function.name](*arguments))
 
     def _build_state(self, _: Any) -> None:
         state, target = self._stack.pop(), self._stack[-1]
+        self._charge(state if type(state) is tuple else (state,))
         if isinstance(target, Foreign):
             target.state = state
         elif not isinstance(target, dict | list) and not self._build(target, state):
             raise TypeError(f"a state for a {type(target).__name__}")
         # The attributes of dicts and lists are left out: those of a state_dict are versions of its modules.
+
+    def _charge(self, values: tuple[Any, ...]) -> None:
+        """Whatever is made of values may copy them, and a few bytes of a pickle can name a large value again."""
+        for value in values:
+            if isinstance(value, str | bytes | bytearray):
+                self._copied += len(value)
+            elif isinstance(value, list | tuple | dict | set | frozenset):
+                self._copied += _ENTRY_BYTES * len(value)
+        if self._copied > FREE_BYTES + 3 * self._source.spent:
+            raise Refused("its pickle makes much of little: the same values are copied again and again")
 
     def _persistent_id(self, _: Any) -> None:
         if self._persistent is None:
@@ -273,6 +293,7 @@ class UnknownGlobal(Refused):
         self.name = name
 
 
+_ENTRY_BYTES = 100
 _SCALARS = frozenset({str, int, float, bool, bytes, type(None)})
 _HASHING = frozenset({"builtins.set", "builtins.frozenset"})
 _PYTHON_3 = {"__builtin__": "builtins", "copy_reg": "copyreg"}
