@@ -54,6 +54,28 @@ with process_group(world, torch.device("cpu"), timeout_s=60), StopRequest(world,
 """
 
 
+# Echoes by the hundred: some come while the handler of the one before them runs, and are handled within it.
+FLOOD = """
+import os, signal, threading, time
+from unittest import mock
+from tin.distributed import World
+from tin.train.stop import StopRequest
+
+def flood():
+    for _ in range(150):
+        for signum in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            os.kill(os.getpid(), signum)
+        time.sleep(0.002)
+
+with mock.patch("tin.train.stop.side_group"), mock.patch("tin.train.stop.ECHO_SECONDS", 30), StopRequest(World(size=2)) as stop:
+    sender = threading.Thread(target=flood)
+    sender.start()
+    while sender.is_alive():
+        time.sleep(0)
+    print(stop.noted)
+"""
+
+
 @contextmanager
 def started(script: str, world_size: int = 1) -> Iterator[list[subprocess.Popen[str]]]:
     with socket.socket() as sock:
@@ -89,7 +111,7 @@ def read_until(process: subprocess.Popen[str], text: str) -> list[str]:
 
 @pytest.mark.slow
 def test_two_ranks_stop_at_the_same_step_whichever_hears_the_signal() -> None:
-    """The last: Slurm signals every process of a step, and a launcher among them passes it on. It is one request."""
+    """The last two: Slurm signals every process of a step, and a launcher among them passes it on. It is one request."""
     both = (0, 1, 0, 1)
     runs = [((0,), signal.SIGTERM), ((1,), signal.SIGINT), (both, signal.SIGHUP), (both, signal.SIGUSR1)]
     with started(STEPS, 2) as ranks:
@@ -103,6 +125,13 @@ def test_two_ranks_stop_at_the_same_step_whichever_hears_the_signal() -> None:
             assert stopped.endswith(f" {int(signum)}")
             assert len(said) == (0 in listeners), "rank 0 alone speaks, once"
         assert [rank.wait(60) for rank in ranks] == [0, 0]
+
+
+@pytest.mark.slow
+def test_a_flood_of_signals_does_not_lock_the_main_thread() -> None:
+    with started(FLOOD) as (process,):
+        assert process.communicate(timeout=60) == ("True\n", None)
+        assert process.returncode == 0
 
 
 @pytest.mark.slow

@@ -40,7 +40,6 @@ class StopRequest:
         self._world = world
         self._say = say if world.is_main else None
         self._signum = 0  # the first signal of this process
-        self._heard = threading.Event()
         self._agreed: int | None = None
         self._before: dict[int, Any] = {}
         self._group: dist.ProcessGroup | None = None
@@ -118,7 +117,14 @@ class StopRequest:
         self._agreed = int(heard) or None
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
-        self._heard.wait(5)  # for the thread, which reads it from the pipe: the next `poll` is to know
+        """Wait for the thread to read it from the pipe: the next `poll` is to know.
+
+        Without a lock, as `threading.Event` has one: another signal's handler may run in the middle of this, in the same thread,
+        and would wait for itself.
+        """
+        deadline = time.monotonic() + 5
+        while not self._signum and time.monotonic() < deadline:
+            time.sleep(0.001)
 
     def _watch(self) -> None:
         """Read signal numbers from the pipe that the interpreter's own handler writes to."""
@@ -131,7 +137,6 @@ class StopRequest:
                     continue
                 _leave(signum)
             self._signum = signum
-            self._heard.set()
             echoes_until = time.monotonic() + (ECHO_SECONDS if self._world.size > 1 else 0.0)
             if self._say:
                 again = "Ctrl-C again leaves" if signum == signal.SIGINT else "a second signal ends it"
