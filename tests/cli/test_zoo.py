@@ -5,13 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import torchvision
 
+from tests.conftest import REPOSITORY
 from tests.tin.https_server import Document, HttpsServer
 from tin.zoo import published
 
@@ -143,3 +148,35 @@ def test_a_wrong_name_is_answered_with_the_nearest(cli: Cli, cache: Path) -> Non
     result = cli("zoo", "get", "tin-r50-k400")
     assert result.status == 2
     assert "unknown published model 'tin-r50-k400': did you mean 'tin_r50_k400'?" in result.err
+
+
+TRAIN = """
+import sys
+from dataclasses import replace
+from cli.main import main
+from tin.zoo import published
+model = published()["resnet18_imagenet"]
+published()[model.name] = replace(model, url=sys.argv[1], sha256=sys.argv[2], mebibytes=None)
+main(["train", *sys.argv[3:]])
+"""
+
+
+@pytest.mark.slow
+def test_training_starts_from_published_weights(cache: Path, server: HttpsServer, motion: Path, tmp_path: Path) -> None:
+    """In a process of its own, with the table's address of the file changed to the test's server."""
+    torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "resnet18.pth")
+    data = (tmp_path / "resnet18.pth").read_bytes()
+    server.documents["resnet18.pth"] = Document(data, cuts=[len(data) // 2])
+    command = [
+        server.url("resnet18.pth"), hashlib.sha256(data).hexdigest()[:8], "--recipe", "tin_motion", "--data", motion,
+        "--work-dir", tmp_path / "run", "--epochs", "1", "--no-validate", "--device", "cpu", "--workers", "1",
+        "--pretrained", "resnet18_imagenet",
+    ]  # fmt: skip
+    ran = subprocess.run(
+        [sys.executable, "-c", TRAIN, *map(str, command)], capture_output=True, text=True, cwd=REPOSITORY, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert "resnet18.pth: the connection to localhost was lost at" in ran.stdout
+    assert f"{cache / 'resnet18.pth'} (plain names): 120 weights loaded, 66 new, 2 dropped" in ran.stdout
+    assert json.loads((tmp_path / "run" / "pretrained.json").read_text())["path"] == str(cache / "resnet18.pth")
+    assert server.ranges() == [None, f"bytes={len(data) // 2}-"]
