@@ -94,7 +94,7 @@ def run(request: Request) -> None:
                 describe_run(recipe, world.size, str(device), len(train_videos), len(val_videos or ()), len(loaders[0]))
             )
         if found is None and recipe.model.pretrained:
-            _start_from(recipe.model.pretrained, model, request.work_dir if world.is_main else None, reporter)
+            _start_from(recipe, model, request.work_dir if world.is_main else None, reporter)
         lists = {split: str(path.resolve()) for split, path in zip(("train", "val"), paths, strict=False)}
         if request.root:
             lists["root"] = str(request.root.resolve())
@@ -137,17 +137,19 @@ def _set_numerics(request: Request, recipe: Recipe) -> None:
     torch.backends.cuda.matmul.allow_tf32 = recipe.train.tf32
 
 
-def _start_from(source: str, model: TemporalResNet, work_dir: Path | None, reporter: Reporter) -> None:
+def _start_from(recipe: Recipe, model: TemporalResNet, work_dir: Path | None, reporter: Reporter) -> None:
     """Load the starting weights; the main process says what became of them and writes every name down."""
     from cli.zoo import download_bar
     from tin.weights import load_pretrained
 
+    source, segments = recipe.model.pretrained, recipe.train.pretrained_segments
+    assert source is not None
     if work_dir is None:
-        load_pretrained(model, source)
+        load_pretrained(model, source, segments=segments)
         return
     with download_bar(source) as progress:
-        loaded = load_pretrained(model, source, progress=progress, say=reporter.message)
-    names = {word: getattr(loaded, word) for word in ("loaded", "new", "dropped", "mismatched")}
+        loaded = load_pretrained(model, source, segments=segments, progress=progress, say=reporter.message)
+    names = {word: getattr(loaded, word) for word in loaded.counts}
     path = work_dir / "pretrained.json"
     path.write_text(json.dumps({"path": str(loaded.path), "scheme": loaded.scheme, **names}, indent=1) + "\n")
     reporter.message(f"{loaded}\n  every name: {path}")

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tin.checkpoints import LoadReport, load_checkpoint
+from tin.checkpoints.segments import Segments
 from tin.errors import TinError, unknown_name
 from tin.models import ARCHITECTURES, TemporalResNet
 from tin.zoo import Published, fetch, find, published
@@ -47,6 +48,7 @@ def load_pretrained(
     model: TemporalResNet,
     source: str | os.PathLike[str],
     *,
+    segments: Segments = "refuse",
     progress: Progress | None = None,
     say: Callable[[str], None] = lambda message: None,
 ) -> LoadReport:
@@ -56,6 +58,7 @@ def load_pretrained(
         model: from `build_model`.
         source: "imagenet", "tsm", a name of `tin.zoo.published()`, or the path of a checkpoint in any naming that
             `tin.load_checkpoint` knows (`./NAME` where a file has the name of published weights).
+        segments: see `tin.load_checkpoint`.
         progress, say: see `tin.zoo.fetch`.
 
     Returns:
@@ -67,7 +70,7 @@ def load_pretrained(
     """
     name = os.fspath(source)
     if name in ("imagenet", "tsm", *published()):
-        return load_checkpoint(model, fetch(_named(name, model.arch), progress=progress, say=say))
+        return load_checkpoint(model, fetch(_named(name, model.arch), progress=progress, say=say), segments=segments)
     if os.sep not in name and not Path(name).exists():
         near = difflib.get_close_matches(name.lower(), ["imagenet", "tsm", *published()], n=1, cutoff=0.6)
         if near:
@@ -75,7 +78,7 @@ def load_pretrained(
                 f"there is no checkpoint {name}, and no published weights of that name: did you mean '{near[0]}'? "
                 f"tin-cli zoo list shows them"
             )
-    return load_checkpoint(model, name)
+    return load_checkpoint(model, name, segments=segments)
 
 
 def _named(name: str, arch: str) -> Published:

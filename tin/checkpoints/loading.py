@@ -191,7 +191,8 @@ def _refuse_unexplained(
         raise TinError(
             f"{report.path} was trained with another number of segments: {key} is {shapes.replace('model', 'the model has')}. "
             f"Build the model with the file's num_segments, or have the {len(mismatched)} weights that depend on it resampled in "
-            f'time, with segments="resample", or started afresh, with segments="fresh"'
+            f'time, with segments="resample", or started afresh, with segments="fresh" (tin-cli train: --set '
+            f"train.pretrained_segments=resample)"
         )
     arch = getattr(model, "arch", "")
     if arch.startswith("tsn") and any(".conv1.net." in name or ".conv1.conv.net." in name for name in weights):

@@ -14,6 +14,31 @@ from tin.errors import TinError
 
 SUFFIXES = (".pt", ".pth", ".safetensors")
 _HEAD_BYTES = 512
+_ARMS = (
+    *(
+        "builtins.__import__",
+        "builtins.compile",
+        "builtins.eval",
+        "builtins.exec",
+        "builtins.open",
+        "_pickle.",
+        "commands.",
+    ),
+    *(
+        "ctypes.",
+        "importlib.",
+        "marshal.",
+        "nt.",
+        "os.",
+        "pickle.",
+        "posix.",
+        "pty.",
+        "runpy.",
+        "shutil.",
+        "subprocess.",
+    ),
+)
+"""How names begin with which a hostile file reaches for the machine."""
 
 
 def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -89,10 +114,10 @@ def _unknown(name: str) -> str:
         return (
             f"is refused: it holds a kind of tensor ({shown(name)}) that no network here has: save dense tensors alone"
         )
-    return (
-        f"holds Python objects ({shown(name)}) beside its tensors, which could run code when loaded: if you trust the "
-        f"file, load it with torch.load(…, weights_only=False) and save its state_dict alone"
-    )
+    objects = f"holds Python objects ({shown(name)}) beside its tensors, which could run code when loaded"
+    if name.startswith(_ARMS):
+        return f"{objects}: no checkpoint needs this one, so do not load the file by other means either"
+    return f"{objects}: if you trust the file, load it with torch.load(…, weights_only=False) and save its state_dict alone"
 
 
 def _suggestion(folder: Path) -> str:

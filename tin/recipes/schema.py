@@ -175,6 +175,9 @@ class TrainSettings(_Settings):
     """Linear scaling rule: lr · (world size · batch_size · accumulate) / base_batch."""
     validate_every: int = Field(default=5, ge=1)
     """Epochs between validations; the last epoch is always validated."""
+    pretrained_segments: Literal["refuse", "resample", "fresh"] = "refuse"
+    """What a TIN of another number of segments is as `model.pretrained`: an error, or a start for all but its layers of that
+    size, which are resampled in time or start afresh (`tin.load_checkpoint`)."""
     amp: Literal["off", "fp16", "bf16"] = "fp16"
     mixup: NotNegative = 0.0
     """α of mixup (0.2 and 0.8 are usual); 0 is off. With cutmix too, either takes a step with equal chances."""
