@@ -42,7 +42,8 @@ def compare(
 
     A row is a regression when it is worse by more than the threshold and the spreads of OLD and NEW do not meet; unclear when they do.
     A spread is the 95 % interval of the median, widened to the medians of the runs. 'time' is the change of the time that the work needs,
-    of rates too. Other machines, versions and settings are warned of.
+    of rates too. Other machines, versions and settings are warned of, and rows of other
+    settings not judged.
 
     Exit status: 0 no regression; 1 a regression; 2 a mistake in what was given.
     """
@@ -64,13 +65,14 @@ def _show(found: Comparison, threshold: float, show_all: bool) -> None:
         click.echo(
             table(["", "old", "new", "old ratio", "new ratio", "time", "spread", ""], [_cells(c) for c in shown])
         )
-    counted = dict.fromkeys(("regression", "improvement", "unclear", "same"), 0)
+    counted = dict.fromkeys(("regression", "improvement", "unclear", "same", "incomparable"), 0)
     for change in found.changes:
         counted[change.verdict] += 1
     by = ", ".join(sorted({change.by for change in found.changes}))
     click.echo(
         f"{len(found.changes)} rows by their {by}, threshold {100 * threshold:g} %: {counted['regression']} slower, "
         f"{counted['improvement']} faster, {counted['unclear']} unclear, {counted['same']} the same"
+        + (f", {counted['incomparable']} of other settings" if counted["incomparable"] else "")
     )
     for what, rows in (("OLD", found.only_old), ("NEW", found.only_new)):
         if rows:
@@ -79,7 +81,13 @@ def _show(found: Comparison, threshold: float, show_all: bool) -> None:
 
 def _cells(change: Change) -> list[str]:
     where = f"{change.file.removesuffix('.json')} " if change.file else ""
-    words = {"regression": "SLOWER", "improvement": "faster", "unclear": "unclear", "same": ""}
+    words = {
+        "regression": "SLOWER",
+        "improvement": "faster",
+        "unclear": "unclear",
+        "same": "",
+        "incomparable": "other settings",
+    }
     name = change.name if where.strip() == change.benchmark else f"{change.benchmark} {change.name}"
     return [
         f"{where}{name}", f"{change.old.value:.4g} {change.unit}", f"{change.new.value:.4g} {change.unit}",

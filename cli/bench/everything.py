@@ -147,8 +147,11 @@ def everything(
         "--dataset": dataset, "--arch": arch, "--batch-size": batch_size, "--amp": _AMP[dtype] if dtype else None,
         "--device": device, "--runs": samples or (3 if quick else None),
     }  # fmt: skip
-    # the recipes' batch, whose tensors the caches do not hold; its calls are short, and many cost little
-    op = {"--batch-size": batch_size or (6 if chosen.type == "cpu" else None), "--runs": samples or 20}
+    # the recipes' batch, whose tensors the caches do not hold; its calls are short, so that a few more cost little
+    op = {
+        "--batch-size": batch_size or (6 if chosen.type == "cpu" else None),
+        "--runs": samples or (10 if quick else None),
+    }
     fields = [text for override in overrides for text in ("--set", override)]
     lacking, videos = _videos(list_path, dataset, data, quick) if {"data", "train"} & set(parts) else (None, None)
     short = ["--quick"] if quick else []
@@ -163,9 +166,11 @@ def everything(
     reasons = {"data": lacking, "train": lacking, "scaling": _too_small(chosen)}
     out.mkdir(parents=True, exist_ok=True)
     jobs = [Job(name, ["bench", *commands[name]], out, reasons.get(name)) for name in parts]
-    run_all(jobs, criterion, max_minutes or (6.0 if quick else 60.0))
-    done = [job.part(criterion) for job in jobs]
-    _write(out, jobs, done, criterion, chosen)
+    try:
+        run_all(jobs, criterion, max_minutes or (6.0 if quick else 60.0))
+    finally:  # what was measured before an interruption is kept
+        done = [job.part(criterion) for job in jobs]
+        _write(out, jobs, done, criterion, chosen)
     states = {part.state for part in done}
     return 1 if "failed" in states else 3 if "unstable" in states else 0
 

@@ -50,7 +50,8 @@ class Job:
 
         results = [record["results"][self.name] for record in self.records]
         joined = join_runs(results, criterion) if results else None
-        return Part(self.name, len(results), joined, self.failed, self.left_out)
+        left_out = self.left_out or (None if results or self.failed else "interrupted before")
+        return Part(self.name, len(results), joined, self.failed, left_out)
 
     def run(self, left: float) -> float:
         """Run once more, for `left` seconds at most, and keep the result, or why there is none; returns the seconds it took."""
@@ -58,7 +59,11 @@ class Job:
 
         path = self.out / f".{self.name}.json"
         start = time.monotonic()
-        status, output = _run([*self.command, "--out", str(path)], left)
+        try:
+            status, output = _run([*self.command, "--out", str(path)], left)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
         took = time.monotonic() - start
         self.seconds = max(self.seconds, took)
         if status == 0:

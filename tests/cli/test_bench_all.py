@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 from PIL import Image
 
 from tests.cli.conftest import Result
+from tests.cli.running import gone, running
 from tin.bench.records import read_record, write_record
 
 Cli = Callable[..., Result]
@@ -128,6 +133,36 @@ def test_what_has_no_time_or_no_videos_is_left_out_and_named(tin_cli: Cli, tmp_p
     assert "tin-cli data motion" in parts["data"]["reason"]
     assert parts["scaling"]["reason"] in ("no time was left (--max-minutes 0.01)", "it takes two cores")
     assert sorted(path.name for path in (tmp_path / "speed").iterdir()) == ["all.json", "op.log", "summary.md"]
+
+
+@pytest.mark.slow
+def test_an_interruption_keeps_what_was_measured_and_leaves_no_process(tmp_path: Path) -> None:
+    out = tmp_path / "speed"
+    command = [
+        sys.executable,
+        "-m",
+        "cli.main",
+        "bench",
+        "all",
+        "--out",
+        out,
+        "--quick",
+        "--parts",
+        "inference,op",
+        *SMALL,
+    ]
+    with running(*command) as run:
+        run.until("inference ")
+        while not (children := psutil.Process(run.process.pid).children(recursive=True)):
+            time.sleep(0.05)
+        run.process.send_signal(signal.SIGINT)
+        assert run.end() == 130
+    assert gone(children)
+    assert "tin-cli: error: interrupted" in run.text
+    assert read_record(out / "inference.json").content["stability"]["runs"] == 1
+    parts = json.loads((out / "all.json").read_text())["parts"]
+    assert parts["op"] == {"state": "left out", "runs": 0, "reason": "interrupted before"}
+    assert sorted(path.name for path in out.iterdir()) == ["all.json", "chart.png", "inference.json", "summary.md"]
 
 
 @pytest.mark.parametrize(

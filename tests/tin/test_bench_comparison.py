@@ -76,14 +76,16 @@ def test_on_the_same_machine_the_figure_is_judged_on_another_the_ratio(tmp_path:
     assert [change.verdict for change in compare(old, new, by="figure").changes] == ["improvement"] * 2
 
 
-def test_other_versions_and_settings_are_warned_of_and_other_samples_are_not(tmp_path: Path) -> None:
+def test_other_versions_are_warned_of_and_rows_of_other_settings_are_not_judged(tmp_path: Path) -> None:
     old = write(tmp_path / "a.json", line("x", 10, 1))
-    new = write(
-        tmp_path / "b.json", line("x", 10, 1), versions={"torch": "2.16"}, settings={"batch_size": 2, "runs": 99}
-    )
-    assert compare(old, new).warnings == [
-        "versions differ: torch 2.15 → 2.16", "settings of op differ: batch_size 1 → 2",
-    ]  # fmt: skip
+    new = write(tmp_path / "b.json", line("x", 20, 1), versions={"torch": "2.16"}, settings={"runs": 99})
+    found = compare(old, new)
+    assert found.warnings == ["versions differ: torch 2.15 → 2.16"], "how often is no other work"
+    assert [change.verdict for change in found.changes] == ["regression"]
+    found = compare(old, write(tmp_path / "b.json", line("x", 20, 1), settings={"batch_size": 2}))
+    assert found.warnings == ["settings of op differ: batch_size 1 → 2"]
+    assert [change.verdict for change in found.changes] == ["incomparable"]
+    assert found.regressions == []
 
 
 def test_folders_are_matched_by_file_and_what_is_in_one_alone_is_named(tmp_path: Path) -> None:

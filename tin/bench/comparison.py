@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ from tin.bench.records import Record, read_records
 from tin.errors import TinError
 
 By = Literal["figure", "ratio"]
-Verdict = Literal["regression", "improvement", "same", "unclear"]
+Verdict = Literal["regression", "improvement", "same", "unclear", "incomparable"]
 
 _INCIDENTAL = {"runs", "warmup", "train_runs", "list", "root", "starts", "measured", "frames_decoded_per_used"}
 """Settings that say how often was measured, or where files were: other ones make another benchmark."""
@@ -80,7 +80,8 @@ def compare(old: Path, new: Path, *, threshold: float = 0.05, by: By | None = No
     """Compare result files of `tin-cli bench`, or folders of them, row by row.
 
     A row is a regression when it is worse by more than `threshold` and the spreads of both do not meet; an improvement likewise; `unclear`
-    when it is away by more than `threshold` and the spreads meet; else the same. A spread is the 95 % interval of the median, widened to
+    when it is away by more than `threshold` and the spreads meet; else the same. Rows of a benchmark whose settings differ did other work
+    and are `incomparable`. A spread is the 95 % interval of the median, widened to
     the medians of the runs. Of a row without an interval it is estimated from p10, p90 and the number of samples, as if they were normally
     distributed.
 
@@ -108,14 +109,14 @@ def compare(old: Path, new: Path, *, threshold: float = 0.05, by: By | None = No
         only[1].extend(f"{where}{key[0]}, {key[1]}" for key in rows_after if key not in rows_before)
         if before is None or after is None:
             continue
-        moved = _other_machine(before, after)
-        warnings += [
-            f"{where}{text}" for text in (*moved, *_other_versions(before, after), *_other_settings(before, after))
-        ]
+        moved, other_work = _other_machine(before, after), _other_settings(before, after)
+        said = (*moved, *_other_versions(before, after), *(text for texts in other_work.values() for text in texts))
+        warnings += [f"{where}{text}" for text in said]
         judged: By = by or ("ratio" if moved else "figure")
         for key, row in rows_before.items():
             if key in rows_after:
-                changes.append(_change(file if folders else "", key, row, rows_after[key], judged, threshold))
+                change = _change(file if folders else "", key, row, rows_after[key], judged, threshold)
+                changes.append(replace(change, verdict="incomparable") if other_work.get(key[0]) else change)
     if not changes:
         raise TinError(f"{old} and {new} have no row in common")
     return Comparison(changes, list(dict.fromkeys(warnings)), *only)
@@ -193,12 +194,13 @@ def _other_versions(old: Record, new: Record) -> list[str]:
     return list(_differences("versions", old.content.get("versions", {}), new.content.get("versions", {}), keys))
 
 
-def _other_settings(old: Record, new: Record) -> list[str]:
-    texts: list[str] = []
+def _other_settings(old: Record, new: Record) -> dict[str, list[str]]:
+    """By benchmark: which settings differ."""
+    texts: dict[str, list[str]] = {}
     for benchmark in old.results.keys() & new.results.keys():
         before, after = (record.results[benchmark].get("settings", {}) for record in (old, new))
         keys = [key for key in before | after if key not in _INCIDENTAL]
-        texts += _differences(f"settings of {benchmark}", before, after, keys)
+        texts[benchmark] = list(_differences(f"settings of {benchmark}", before, after, keys))
     return texts
 
 
