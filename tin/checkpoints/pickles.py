@@ -10,7 +10,7 @@ from tin.checkpoints.foreign import Foreign, Global, check_nesting
 from tin.checkpoints.refusal import Damaged, Refused, shown
 
 MAX_OPCODES = 1_000_000
-"""About 300 bytes of memory each at worst; a training checkpoint of a ResNet-101 with its optimiser has 60,000."""
+"""About 300 bytes of memory each at worst; a training checkpoint of a ResNet-101 with its optimiser has 70,000."""
 MAX_BYTES = 128 << 20
 """Texts may take four times their bytes in memory. Half a million steps of MMEngine's history take about 100 MB."""
 MAX_BITS = 128
