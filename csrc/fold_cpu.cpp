@@ -1,6 +1,7 @@
 // The CPU kernels of x's first channels. Compiled once for each instruction set, as interlace_cpu.cpp is, and under
 // the same rules.
 #include "fold_cpu.h"
+#include "signs_cpu.h"
 
 namespace tin {
 namespace {
@@ -58,8 +59,19 @@ void spread(const SpreadArgs<T>& args, int64_t begin, int64_t end) {
   for (int64_t row = begin; row < end; ++row) {
     T* __restrict__ x_grad = args.x_grad + row * args.channels;
     const Acc<T>* __restrict__ means_grad = args.means_grad + row / args.pixels * args.folded;
-    for (int64_t c = 0; c < args.folded; ++c) {
-      narrow(widen(x_grad[c]) + means_grad[c] / pixels, x_grad[c]);
+    if (!args.signs) {
+      for (int64_t c = 0; c < args.folded; ++c) {
+        narrow(widen(x_grad[c]) + means_grad[c] / pixels, x_grad[c]);
+      }
+      continue;
+    }
+    const uint8_t* signs = args.signs + row * args.channels / 8;
+    for (int64_t c = 0; c < args.folded; c += 8) {
+      T sums[8];
+      for (int j = 0; j < 8; ++j) {
+        narrow(widen(x_grad[c + j]) + means_grad[c + j] / pixels, sums[j]);
+      }
+      pass_eight(x_grad + c, sums, signs[c / 8]);
     }
   }
 }

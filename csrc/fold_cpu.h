@@ -24,6 +24,7 @@ template <class T>
 struct SpreadArgs {
   T* x_grad; // channels_last, as x
   const Acc<T>* means_grad; // (frames, folded)
+  const uint8_t* signs; // as in CpuBackwardArgs; null for none
   int64_t pixels, channels, folded;
 };
 

@@ -6,6 +6,8 @@
 
 namespace tin {
 
+constexpr int64_t kGroups = 8; // that a row's own kernel takes at most
+
 // How frames are cut into chunks; chunk i is part i % chunks of frame i / chunks.
 struct CpuGrid {
   int64_t chunks; // a frame
@@ -68,11 +70,22 @@ TIN_INLINE Block block_of(const Params& p, const Chunk& chunk, int64_t from, int
   return {chunk.row * p.row + from, from < to ? chunk.rows : 0, to - from};
 }
 
+// The backward pass, with what a residual block wants beside the op's own.
+template <class T>
+struct CpuBackwardArgs {
+  BackwardArgs<T> op;
+  // `op.passed` is of every `stride`-th pixel alone, down and across a frame that is `width` pixels wide
+  int64_t stride = 1, width = 1;
+  // of the join that made x, a bit an element: where it is not set grad_x is zero; null: it is set everywhere. With signs or a
+  // stride, rows are pixels, and both a row and its groups are multiples of 8 elements
+  const uint8_t* signs = nullptr;
+};
+
 template <class T>
 struct CpuKernels {
   // chunks [begin, end) of N*T*chunks
   void (*forward)(const Params&, const CpuGrid&, const ForwardArgs<T>&, int64_t begin, int64_t end);
-  void (*backward)(const Params&, const CpuGrid&, const BackwardArgs<T>&, int64_t begin, int64_t end);
+  void (*backward)(const Params&, const CpuGrid&, const CpuBackwardArgs<T>&, int64_t begin, int64_t end);
   // x holds the groups alone, channels_last; the output is a wider tensor, whose rows and frames are this far apart
   void (*into)(
       const Params&, const CpuGrid&, const ForwardArgs<T>&, int64_t out_row, int64_t out_frame, int64_t begin, int64_t end);

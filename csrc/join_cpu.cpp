@@ -1,51 +1,9 @@
 // The CPU kernels of the join. Compiled once for each instruction set, as interlace_cpu.cpp is, and under the same rules.
 #include "join_cpu.h"
-
-#include <type_traits>
-
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
+#include "signs_cpu.h"
 
 namespace tin {
 namespace {
-
-// Eight bits, the first the lowest: which of eight results pass a gradient.
-template <class A>
-TIN_INLINE uint8_t signs_of(const A* results) {
-  unsigned bits = 0;
-  for (int j = 0; j < 8; ++j) {
-    bits |= static_cast<unsigned>(passes(results[j])) << j;
-  }
-  return static_cast<uint8_t>(bits);
-}
-
-#if defined(__AVX2__)
-TIN_INLINE uint8_t signs_of(const float* results) {
-  const __m256 zero = _mm256_setzero_ps();
-  return static_cast<uint8_t>(_mm256_movemask_ps(_mm256_cmp_ps(_mm256_loadu_ps(results), zero, _CMP_NLE_UQ)));
-}
-#endif
-
-// out = grad where the sign's bit is set, else zero, for eight elements.
-template <class T>
-TIN_INLINE void pass_eight(T* __restrict__ out, const T* __restrict__ grad, uint8_t signs) {
-  using Bits = std::conditional_t<sizeof(T) == 8, uint64_t, std::conditional_t<sizeof(T) == 4, uint32_t, uint16_t>>;
-  Bits bits[8];
-  memcpy(bits, grad, sizeof(bits));
-  for (int j = 0; j < 8; ++j) {
-    bits[j] &= static_cast<Bits>(0) - static_cast<Bits>(signs >> j & 1);
-  }
-  memcpy(out, bits, sizeof(bits));
-}
-
-#if defined(__AVX2__)
-TIN_INLINE void pass_eight(float* __restrict__ out, const float* __restrict__ grad, uint8_t signs) {
-  const __m256i bit = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
-  const __m256i set = _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(signs), bit), bit);
-  _mm256_storeu_ps(out, _mm256_and_ps(_mm256_loadu_ps(grad), _mm256_castsi256_ps(set)));
-}
-#endif
 
 // branch = relu(branch + identity), and eight elements' signs a byte unless there are to be none.
 template <class T>

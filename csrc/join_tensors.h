@@ -35,8 +35,6 @@ inline Tensor new_signs(const Tensor& branch) {
   return torch::stable::new_empty(branch, {(branch.numel() + 7) / 8}, ScalarType::Byte);
 }
 
-using OptionalTensor = std::optional<Tensor>;
-
 inline void check_fold(const Tensor& branch, const OptionalTensor& fold) {
   STD_TORCH_CHECK(
       !fold || (is_channels_last(branch) && fold->dim() == 4 && is_channels_last(*fold) &&

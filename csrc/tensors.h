@@ -17,6 +17,7 @@ using torch::headeronly::MemoryFormat;
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 using Tensors = std::tuple<Tensor, Tensor, Tensor>;
+using OptionalTensor = std::optional<Tensor>;
 
 inline std::string shape_text(const Tensor& tensor) {
   std::string text = "(";

@@ -140,7 +140,8 @@ class _Split(torch.autograd.Function):
         ctx: Any, x: Tensor, offset: Tensor, weight: Tensor, num_segments: int, fold: int, owned: bool, stride: int
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         ctx.num_segments, ctx.group_size, ctx.stride = num_segments, fold // offset.shape[1], stride
-        ctx.save_for_backward(offset, weight)
+        ctx.join, signs = _join_before(x, owned)
+        ctx.save_for_backward(offset, weight, signs)
         ctx.set_materialize_grads(False)
         return _interlaced(ctx, x, _kept(x, fold) if owned else None, offset, weight)
 
@@ -149,8 +150,9 @@ class _Split(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor | None, passed: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
         if grad is None and passed is None:
             return (None,) * len(ctx.needs_input_grad)
-        offset, weight = ctx.saved_tensors
-        return _gathered(ctx, grad, None, offset, weight, passed)[0], None, None, None, None, None, None
+        offset, weight, signs = ctx.saved_tensors
+        x_grad, *_ = _gathered(ctx, grad, None, offset, weight, passed, signs)
+        return _masked(ctx, x_grad, signs), None, None, None, None, None, None
 
 
 class _SplitByNets(torch.autograd.Function):
@@ -161,7 +163,8 @@ class _SplitByNets(torch.autograd.Function):
         kept, means = _kept_and_pooled(x, fold)
         offset, weight, state = torch.ops.tin.interlace_nets(means, list(weights), num_segments)
         ctx.num_segments, ctx.group_size, ctx.stride = num_segments, fold // 4, stride
-        ctx.save_for_backward(kept, means, offset, weight, state, *weights)
+        ctx.join, signs = _join_before(x, owned)
+        ctx.save_for_backward(kept, means, offset, weight, state, signs, *weights)
         ctx.set_materialize_grads(False)
         return _interlaced(ctx, x, kept if owned else None, offset, weight)
 
@@ -170,29 +173,49 @@ class _SplitByNets(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor | None, passed: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
         if grad is None and passed is None:
             return (None,) * len(ctx.needs_input_grad)
-        kept, means, offset, weight, state, *weights = ctx.saved_tensors
-        x_grad, offset_grad, weight_grad = _gathered(ctx, grad, kept, offset, weight, passed)
+        kept, means, offset, weight, state, signs, *weights = ctx.saved_tensors
+        x_grad, offset_grad, weight_grad = _gathered(ctx, grad, kept, offset, weight, passed, signs)
         means_grad, *grads = torch.ops.tin.interlace_nets_backward(
             means, weights, offset, weight, state, offset_grad, weight_grad, ctx.num_segments
         )
-        _spread(x_grad, means_grad)
-        return x_grad, None, None, None, None, *grads
+        _spread(x_grad, means_grad, signs)
+        return _masked(ctx, x_grad, signs), None, None, None, None, *grads
 
 
 class _Join(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, branch: Tensor, identity: Tensor, fold: Tensor | None) -> Tensor:
         ctx.layout = ops.memory_format(branch)
-        ctx.save_for_backward(torch.ops.tin.add_relu_signs_(branch, identity, fold))
+        ctx.signs = torch.ops.tin.add_relu_signs_(branch, identity, fold)  # until a split has taken them
+        ctx.save_for_backward(ctx.signs)
+        ctx.masked = None
         ctx.mark_dirty(branch)
         return branch
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
-        (signs,) = ctx.saved_tensors
-        grad = torch.ops.tin.add_relu_backward(grad.contiguous(memory_format=ctx.layout), signs)
+        masked, ctx.masked, ctx.signs = ctx.masked, None, None
+        if grad is not masked:  # or with somebody else's added: what is masked twice is masked
+            (signs,) = ctx.saved_tensors
+            grad = torch.ops.tin.add_relu_backward(grad.contiguous(memory_format=ctx.layout), signs)
         return grad, grad, None
+
+
+def _join_before(x: Tensor, owned: bool) -> tuple[Any, Tensor | None]:
+    """The join that made x and its signs, where a split may mask the gradient for it, in its own pass."""
+    join: Any = x.grad_fn if owned else None
+    if not _is_join(join) or x.shape[2] * x.shape[3] == 1:
+        return None, None
+    signs, join.signs = join.signs, None
+    return join, signs
+
+
+def _masked(ctx: Any, x_grad: Tensor, signs: Tensor | None) -> Tensor:
+    """Tells the join that its part is done."""
+    if signs is not None:
+        ctx.join.masked = x_grad
+    return x_grad
 
 
 def _interlaced(
@@ -224,12 +247,23 @@ def _moved(
 
 
 def _gathered(
-    ctx: Any, grad: Tensor | None, kept: Tensor | None, offset: Tensor, weight: Tensor, passed: Tensor | None
+    ctx: Any,
+    grad: Tensor | None,
+    kept: Tensor | None,
+    offset: Tensor,
+    weight: Tensor,
+    passed: Tensor | None,
+    signs: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of x, of both branches together, and, with `kept`, of offset and weight."""
+    """The gradients of x, of both branches together, and, with `kept`, of offset and weight; with `signs`, as the join passes it."""
     if grad is None:  # nobody used the branch
         assert passed is not None
         grad = passed.new_zeros(ctx.shape).contiguous(memory_format=ops.memory_format(passed))
+    if signs is not None:
+        found: tuple[Tensor, Tensor, Tensor] = torch.ops.tin.split_backward(
+            grad, kept, offset, weight, ctx.num_segments, ctx.group_size, passed, ctx.stride, signs
+        )
+        return found
     sums, whole = kept is not None, passed if ctx.stride == 1 else None
     x_grad, offset_grad, weight_grad = torch.ops.tin.temporal_interlace_backward(
         grad, grad if kept is None else kept, offset, weight, ctx.num_segments, True, sums, sums, ctx.group_size, whole
@@ -252,10 +286,10 @@ def _kept_and_pooled(x: Tensor, fold: int) -> tuple[Tensor, Tensor]:
     return kept, pooled(kept)
 
 
-def _spread(x_grad: Tensor, means_grad: Tensor) -> None:
-    """The backward pass of `pooled`, added to the gradient of x."""
+def _spread(x_grad: Tensor, means_grad: Tensor, signs: Tensor | None) -> None:
+    """The backward pass of `pooled`, added to the gradient of x; with `signs`, where they are set."""
     if _on_cpu_in_rows(x_grad):
-        torch.ops.tin.spread_means_(x_grad, means_grad)
+        torch.ops.tin.spread_means_(x_grad, means_grad, signs)
         return
     fold, count = means_grad.shape[1], x_grad.shape[2] * x_grad.shape[3]
     x_grad[:, :fold] += (means_grad / count).to(x_grad.dtype)[:, :, None, None]
@@ -263,9 +297,13 @@ def _spread(x_grad: Tensor, means_grad: Tensor) -> None:
 
 def _may_overwrite(x: Tensor, fold: int) -> bool:
     """Whether the moved channels may and should be overwritten in x's memory."""
-    if torch.is_grad_enabled() and x.requires_grad and type(x.grad_fn).__name__ != "_JoinBackward":
+    if torch.is_grad_enabled() and x.requires_grad and not _is_join(x.grad_fn):
         return False  # what made x may need it for its own gradient; a join does not
     return fold % 8 == 0 and x.shape[1] % 8 == 0 and _on_cpu_in_rows(x)
+
+
+def _is_join(node: Any) -> bool:
+    return type(node).__name__ == "_JoinBackward"
 
 
 def _on_cpu_in_rows(x: Tensor) -> bool:

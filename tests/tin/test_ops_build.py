@@ -16,6 +16,7 @@ from tin import ops
 
 RESULTS = """
 import sys, torch
+torch.manual_seed(0)
 from tests.op_cases import ALL_TYPES, CASES, FORMATS, LARGE, gradients
 from tin import ops
 results = []
@@ -27,6 +28,19 @@ for case in (*CASES, *LARGE):
             grad = inputs[0].flip(0).contiguous(memory_format=memory_format)
             results += [ops.temporal_interlace(*inputs, *arguments)]
             results += gradients(ops.temporal_interlace, inputs, grad, *arguments)
+for dtype in ALL_TYPES:  # what residual blocks use beside the op
+    grad, passed, x = (torch.randn(16, 72, 9, 7, generator=torch.Generator().manual_seed(s)).to(dtype) for s in range(3))
+    grad, passed, x = (t.contiguous(memory_format=torch.channels_last) for t in (grad, passed, x))
+    offset, weight = (t.to(torch.promote_types(dtype, torch.float32)) for t in (torch.rand(2, 2), torch.rand(2, 8, 2)))
+    kept, means = torch.ops.tin.take_fold(x, 16)
+    signs = torch.ops.tin.add_relu_signs_(x, passed, kept)
+    for stride in (1, 2):
+        thin = passed[:, :, ::stride, ::stride]
+        for chosen in (None, signs):
+            results += torch.ops.tin.split_backward(grad, kept, offset, weight, 8, 8, thin, stride, chosen)
+            torch.ops.tin.spread_means_(results[-3], means, chosen)
+    torch.ops.tin.temporal_interlace_into(x, kept, offset, weight, 8)
+    results += [kept, means, signs, x, torch.ops.tin.add_relu_backward(grad, signs)]
 torch.save([ops.backend().simd, results], sys.argv[1])
 """
 

@@ -75,6 +75,73 @@ def test_splits_pass_a_strict_gradcheck(kind: str, owned: bool, stride: int) -> 
     assert torch.autograd.gradcheck(both, (x, *weights))
 
 
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize(("kind", "channels"), [("tin", 32), ("tin", 288), ("tsm", 64)])
+def test_a_split_masks_the_gradient_for_the_join_before_it(
+    monkeypatch: pytest.MonkeyPatch, kind: str, channels: int, stride: int, dtype: torch.dtype
+) -> None:
+    """Bit by bit what the two passes come to, in one pass fewer."""
+    torch.manual_seed(0)
+    module = TemporalInterlace(channels, 4) if kind == "tin" else TemporalShift(channels, 4)
+    module = module.to(torch.promote_types(dtype, torch.float32))
+    masks: list[Tensor] = []
+    real = torch.ops.tin.add_relu_backward
+
+    def noted(grad: Tensor, signs: Tensor) -> Tensor:
+        masks.append(grad)
+        result: Tensor = real(grad, signs)
+        return result
+
+    monkeypatch.setattr(torch.ops.tin, "add_relu_backward", noted)
+    found = []
+    for owned in (True, False):
+        a, b = (clip(8, channels, 7, 5, dtype=dtype, seed=s).requires_grad_() for s in (1, 2))
+        branch, identity, _ = module(residual.join(a * 1, nn.Identity(), b), owned, stride)
+        flows = [clip(*t.shape, dtype=dtype, seed=3) for t in (branch, identity)]
+        torch.autograd.backward([branch, identity], flows, inputs=[a, b, *module.parameters()])
+        found.append([a.grad, b.grad, *(p.grad for p in module.parameters())])
+        module.zero_grad()
+        assert len(masks) == 1 - owned
+    for ours, theirs in zip(*found, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_a_further_readers_gradient_passes_through_the_same_join() -> None:
+    module = TemporalInterlace(32, 4).double()
+    found = []
+    for owned in (True, False):
+        x = clip(8, 32, 3, 5).requires_grad_()
+        joined = residual.join(x * 1.0, nn.Identity(), torch.zeros_like(x))
+        further = joined * 3.0  # keeps nothing of it
+        branch, identity, _ = module(joined, owned)
+        (branch.square().sum() + identity[:, 8:].sum() + further.sum()).backward()
+        found.append(x.grad)
+    torch.testing.assert_close(*found, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"passed": clip(8, 16, 2, 3)}, "passed must be of every 1-th pixel"),
+        ({"signs": torch.zeros(3, dtype=torch.uint8)}, "signs must be bytes, a bit for each element"),
+        ({"group_size": 3}, "multiple of 8 channels"),
+        ({"stride": 0}, "the stride at least 1"),
+        ({"grad": clip(8, 16, 1, 1)}, "several channels and pixels"),
+    ],
+    ids=str,
+)
+def test_a_gradient_that_does_not_fit_its_split_is_refused(change: dict[str, Any], message: str) -> None:
+    arguments = {
+        "grad": clip(8, 16, 3, 3), "kept": None, "offset": torch.zeros(2, 2).double(),
+        "weight": torch.ones(2, 4, 2).double(), "num_segments": 4, "group_size": 4, "passed": None, "stride": 1,
+        "signs": torch.zeros(8 * 16 * 9 // 8, dtype=torch.uint8),
+    }  # fmt: skip
+    torch.ops.tin.split_backward(**arguments)
+    with pytest.raises(RuntimeError, match=message):
+        torch.ops.tin.split_backward(**arguments | change)
+
+
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("kind", ["tin", "tsm"])
 def test_a_branch_that_nobody_used_gives_no_gradient(kind: str, stride: int) -> None:
