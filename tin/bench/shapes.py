@@ -36,8 +36,9 @@ def op(
 
     Bytes are the least that must move: forward reads x and writes the result; backward reads the gradient and the
     shifted part of x (for the gradients of offset and gain) and writes the gradient of x. Beside these two, the forms
-    that the network uses: `in place` copies the shifted part of x and writes it shifted into x (CPU), and `both gradients` is
-    backward that adds the identity's gradient, which would otherwise be a pass of its own.
+    that the network uses: `in place` copies and pools the shifted part of x and writes it shifted into x (CPU), and `both
+    gradients` is backward that adds the identity's gradient and, on a CPU, sets to zero what the ReLU before lets no gradient
+    through, which would otherwise be passes of their own.
 
     Args:
         work: depth, clips, frame size, type and device.
@@ -76,9 +77,10 @@ def _in_network(work: Workload, rounds: Rounds, suffix: str, inputs: Inputs) -> 
     x, offset, weight = (tensor.detach().clone() for tensor in inputs)
     size, fold, segments = x.numel() * x.element_size(), x.shape[1] // 4, work.num_segments
     kept, grad, passed = x[:, :fold].clone(memory_format=torch.channels_last), torch.randn_like(x), torch.randn_like(x)
+    signs = torch.randint(256, (x.numel() // 8,), dtype=torch.uint8, device=x.device)
 
     def in_place() -> None:
-        copied = x[:, :fold].clone(memory_format=torch.channels_last)
+        copied, _ = torch.ops.tin.take_fold(x, fold)
         torch.ops.tin.temporal_interlace_into(x, copied, offset, weight, segments, fold // 4)
 
     def both() -> object:
@@ -86,10 +88,17 @@ def _in_network(work: Workload, rounds: Rounds, suffix: str, inputs: Inputs) -> 
             grad, kept, offset, weight, segments, True, True, True, fold // 4, passed
         )
 
+    def both_masked() -> object:
+        return torch.ops.tin.split_backward(grad, kept, offset, weight, segments, fold // 4, passed, 1, signs)
+
     part = size * fold // x.shape[1]
-    forms: list[tuple[str, Callable[[], object], int]] = [("both gradients", both, 3 * size + part)]
+    forms: list[tuple[str, Callable[[], object], int]]
     if work.device.type == "cpu":
-        forms.insert(0, ("in place", in_place, 4 * part))
+        masked = fold % 8 == 0 and x.shape[2] * x.shape[3] > 1  # else the network leaves that to the join
+        forms = [("in place", in_place, 4 * part)]
+        forms += [("both gradients", both_masked if masked else both, 3 * size + part + masked * signs.numel())]
+    else:
+        forms = [("both gradients", both, 3 * size + part)]
     rows = []
     for name, call, moved in forms:
         samples = time_in_turns({"op": call, "copy": _copy(x)}, work.device, rounds, MIN_SECONDS)
