@@ -71,7 +71,8 @@ Tensors split_backward(
       "passed must be of every ", stride, "-th pixel of grad and of its dtype, got ",
       passed_in ? shape_text(*passed_in) : "", " for ", shape_text(grad));
   check_signs(grad, signs);
-  STD_TORCH_CHECK(!signs || offset.size(1) * group_size % 8 == 0, "with signs the groups must be a multiple of 8 channels");
+  STD_TORCH_CHECK(
+      !signs || offset.size(1) * group_size % 8 == 0, "with signs the groups must be a multiple of 8 channels");
   const Tensor passed = passed_in ? torch::stable::contiguous(*passed_in, MemoryFormat::ChannelsLast) : grad;
   return backward_with(
       grad, kept ? *kept : grad, offset, weight, num_segments, true, kept.has_value(), kept.has_value(), group_size,

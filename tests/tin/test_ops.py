@@ -346,9 +346,10 @@ def test_other_layouts_are_taken(memory_format: torch.memory_format) -> None:
     torch.testing.assert_close(leaf.grad, expected)
 
 
+@pytest.mark.parametrize("case", [Case(8, 64, 4, 28, 28, (0.4, -1.3, -0.4, 1.3)), *LARGE[:2]], ids=str)
 @pytest.mark.parametrize("memory_format", FORMATS, ids=str)
-def test_same_bits_every_time_and_for_any_number_of_threads(memory_format: torch.memory_format) -> None:
-    case = Case(8, 64, 4, 28, 28, (0.4, -1.3, -0.4, 1.3))
+def test_same_bits_every_time_and_for_any_number_of_threads(memory_format: torch.memory_format, case: Case) -> None:
+    arguments = (case.segments, case.group_size)
     inputs = case.tensors(torch.float32, memory_format)
     grad = torch.randn_like(inputs[0])
     before = torch.get_num_threads()
@@ -356,8 +357,8 @@ def test_same_bits_every_time_and_for_any_number_of_threads(memory_format: torch
     try:
         for threads in (1, 2, 2, 5):
             torch.set_num_threads(threads)
-            out = temporal_interlace(*inputs, 8, 4)
-            results.append([out, *gradients(temporal_interlace, inputs, grad, 8, 4)])
+            out = temporal_interlace(*inputs, *arguments)
+            results.append([out, *gradients(temporal_interlace, inputs, grad, *arguments)])
     finally:
         torch.set_num_threads(before)
     for other in results[1:]:
