@@ -10,11 +10,13 @@ from torch import Tensor, nn
 
 import tin
 from tests.tin.networks import filled, trained_looking
+from tin import recipes
 from tin.checkpoints import save_checkpoint
 from tin.checkpoints.segments import resampled
 from tin.errors import TinError
 from tin.models import TemporalResNet
 from tin.models.interlace import OffsetNet, TemporalInterlace
+from tin.weights import load_pretrained
 
 LAYERS = ("fc1.weight", "fc1.bias", "fc2.weight")
 
@@ -79,6 +81,13 @@ def test_resampled_layers_are_reported_and_the_others_are_the_files(eight: tuple
     assert all(torch.equal(model.state_dict()[name], saved.state_dict()[name]) for name in report.loaded)
     with pytest.raises(TinError, match="24 made for another number of segments"):
         report.require_complete()
+
+
+def test_training_can_ask_for_it(eight: tuple[TemporalResNet, Path]) -> None:
+    recipe = recipes.load("k400", ["train.pretrained_segments=resample"])
+    model = filled("tin_resnet18", 2, segments=16)
+    report = load_pretrained(model, eight[1], segments=recipe.train.pretrained_segments)
+    assert len(report.reshaped) == 24
 
 
 @pytest.mark.parametrize(("num_segments", "near"), [(16, 0.2), (24, 0.2), (12, 0.4)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickletools
 from collections.abc import Callable, Iterable, Mapping
+from sys import getsizeof
 from typing import Any, Protocol, cast
 
 from tin.checkpoints.foreign import Foreign, Global, check_nesting
@@ -14,8 +15,8 @@ MAX_OPCODES = 1_000_000
 MAX_BYTES = 128 << 20
 """Texts may take four times their bytes in memory. Half a million steps of MMEngine's history take about 100 MB."""
 MAX_BITS = 128
-FREE_BYTES = 64 << 20
-"""That makers may copy, beside three times the pickle: text to bytes, and these to an array, is twice."""
+FREE_BYTES = 256 << 20
+"""That a pickle's values may take in memory, beside twice its own size: the size of a text that becomes bytes, then an array."""
 MAX_ODD_KEYS = 20_000
 """Keys that are no text. Their hashes can be chosen to collide, and then each costs as much time as there are others."""
 
@@ -73,6 +74,7 @@ class _Limited:
 
     @property
     def spent(self) -> int:
+        """Bytes that were read."""
         return MAX_BYTES - self._left
 
     def read(self, size: int) -> bytes:
@@ -106,22 +108,23 @@ class _Machine:
         self._below: list[list[Any]] = []  # the stacks under each mark
         self._memo: dict[int, Any] = {}
         self._odd_keys = 0
-        self._copied = 0
+        self._made = 0  # bytes of memory, about
 
     def run(self, source: _Limited) -> Any:
-        self._source = source
         for count, (opcode, argument, _) in enumerate(pickletools.genops(cast("Any", source))):
             if count > MAX_OPCODES:
                 raise Refused(f"its pickle has more than {MAX_OPCODES:,} instructions")
+            if self._made > FREE_BYTES + 2 * source.spent:
+                raise Refused("its pickle makes much of little: its values take far more memory than it has bytes")
             name = opcode.name
             if name in _LITERALS:
                 if type(argument) is int and argument.bit_length() > MAX_BITS:
                     raise Refused(f"its pickle has a number of more than {MAX_BITS} bits")
-                self._stack.append(argument)
+                self._push(argument)
             elif name in _FIXED:
                 self._stack.append(_FIXED[name])
             elif name in _EMPTY:
-                self._stack.append(_EMPTY[name]())
+                self._push(_EMPTY[name]())
             elif name == "STOP":
                 if self._below or len(self._stack) != 1:
                     raise Damaged("its pickle ends in the middle of a value")
@@ -133,6 +136,10 @@ class _Machine:
         raise Damaged("its pickle is cut short")
 
     # ---- stack and memo ------------------------------------------------------------------------------------------------------
+
+    def _push(self, value: Any) -> None:
+        self._made += getsizeof(value)
+        self._stack.append(value)
 
     def _mark(self, _: Any) -> None:
         self._below.append(self._stack)
@@ -146,10 +153,11 @@ class _Machine:
         pass
 
     def _put(self, index: int) -> None:
+        self._made += _ENTRY_BYTES
         self._memo[index] = self._stack[-1]
 
     def _memoize(self, _: Any) -> None:
-        self._memo[len(self._memo)] = self._stack[-1]
+        self._put(len(self._memo))
 
     def _get(self, index: int) -> None:
         self._stack.append(self._memo[index])
@@ -158,16 +166,18 @@ class _Machine:
 
     def _tuple(self, _: Any) -> None:
         items = self._since_mark()
-        self._stack.append(tuple(items))
+        self._push(tuple(items))
 
     def _tuple_of(self, count: int) -> None:
         if len(self._stack) < count:
             raise IndexError("a tuple of more values than there are")
-        self._stack[-count:] = [tuple(self._stack[-count:])]
+        items = tuple(self._stack[-count:])
+        del self._stack[-count:]
+        self._push(items)
 
     def _list(self, _: Any) -> None:
         items = self._since_mark()
-        self._stack.append(items)
+        self._push(items)
 
     def _dict(self, _: Any) -> None:
         items = self._since_mark()
@@ -197,6 +207,7 @@ class _Machine:
         if not isinstance(target, dict):
             raise TypeError("keys given to what is no dict")
         self._check_keys(items[::2])
+        self._made += _ENTRY_BYTES * len(items)
         target.update(zip(items[::2], items[1::2], strict=True))
 
     def _add_items(self, _: Any) -> None:
@@ -204,12 +215,13 @@ class _Machine:
         if type(self._stack[-1]) is not set:
             raise TypeError("values added to what is no set")
         self._check_keys(items)
+        self._made += _ENTRY_BYTES * len(items)
         self._stack[-1].update(items)
 
     def _frozenset(self, _: Any) -> None:
         items = self._since_mark()
         self._check_keys(items)
-        self._stack.append(frozenset(items))
+        self._push(frozenset(items))
 
     def _check_keys(self, keys: Iterable[Any]) -> None:
         """Hashing a deep tuple would overflow the C stack, hashing an object could run its code."""
@@ -269,11 +281,9 @@ class _Machine:
         """Whatever is made of values may copy them, and a few bytes of a pickle can name a large value again."""
         for value in values:
             if isinstance(value, str | bytes | bytearray):
-                self._copied += len(value)
+                self._made += len(value)
             elif isinstance(value, list | tuple | dict | set | frozenset):
-                self._copied += _ENTRY_BYTES * len(value)
-        if self._copied > FREE_BYTES + 3 * self._source.spent:
-            raise Refused("its pickle makes much of little: the same values are copied again and again")
+                self._made += _ENTRY_BYTES * len(value)
 
     def _persistent_id(self, _: Any) -> None:
         if self._persistent is None:
