@@ -42,7 +42,7 @@ prove: $(INSTALLED)
 
 # The measured numbers in README.md and docs/, from benchmarks/results.
 numbers: $(INSTALLED)
-	$(BIN)/python -m benchmarks.numbers
+	$(BIN)/python -m benchmarks.page_numbers
 
 # The main job on bundled input: real encoded video, TIN against a network without time, a result file, a bench table.
 demo: $(INSTALLED)

@@ -1,4 +1,4 @@
-"""The numbers of README.md and docs/, written from benchmarks/results: `python -m benchmarks.numbers`, or `make numbers`.
+"""The numbers of README.md and docs/, written from benchmarks/results: `python -m benchmarks.page_numbers`, or `make numbers`.
 
 A page marks what is written here with `<!-- numbers: NAME -->` above and `<!-- /numbers -->` below; the words between them stand in this
 file, because they say what the numbers are. `--check` writes nothing and ends with 1 where a page and the results differ.

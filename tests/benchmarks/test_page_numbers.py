@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import numbers
+from benchmarks import page_numbers as numbers
 
 
 def test_every_page_says_what_the_results_say() -> None:
