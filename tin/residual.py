@@ -151,7 +151,7 @@ class _Split(torch.autograd.Function):
         if grad is None and passed is None:
             return (None,) * len(ctx.needs_input_grad)
         offset, weight, signs = ctx.saved_tensors
-        x_grad, *_ = _gathered(ctx, grad, None, offset, weight, passed, signs)
+        x_grad = _gathered(ctx, grad, None, offset, weight, passed, signs)[0]
         return _masked(ctx, x_grad, signs), None, None, None, None, None, None
 
 
