@@ -133,6 +133,8 @@ def _without_init(kind: Global, base: Any = None, state: Any = None) -> Any:
 
 
 def _path(*parts: str) -> str:
+    if sum(map(len, parts)) > 4096:
+        raise ValueError("a path of more than 4096 characters")
     return "/".join(parts).replace("//", "/", 1)
 
 

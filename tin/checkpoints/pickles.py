@@ -111,11 +111,11 @@ class _Machine:
         self._made = 0  # bytes of memory, about
 
     def run(self, source: _Limited) -> Any:
+        self._source = source
         for count, (opcode, argument, _) in enumerate(pickletools.genops(cast("Any", source))):
             if count > MAX_OPCODES:
                 raise Refused(f"its pickle has more than {MAX_OPCODES:,} instructions")
-            if self._made > FREE_BYTES + 2 * source.spent:
-                raise Refused("its pickle makes much of little: its values take far more memory than it has bytes")
+            self._check_memory()
             name = opcode.name
             if name in _LITERALS:
                 if type(argument) is int and argument.bit_length() > MAX_BITS:
@@ -136,6 +136,10 @@ class _Machine:
         raise Damaged("its pickle is cut short")
 
     # ---- stack and memo ------------------------------------------------------------------------------------------------------
+
+    def _check_memory(self) -> None:
+        if self._made > FREE_BYTES + 2 * self._source.spent:
+            raise Refused("its pickle makes much of little: its values take far more memory than it has bytes")
 
     def _push(self, value: Any) -> None:
         self._made += getsizeof(value)
@@ -281,9 +285,10 @@ class _Machine:
         """Whatever is made of values may copy them, and a few bytes of a pickle can name a large value again."""
         for value in values:
             if isinstance(value, str | bytes | bytearray):
-                self._made += len(value)
+                self._made += getsizeof(value)
             elif isinstance(value, list | tuple | dict | set | frozenset):
                 self._made += _ENTRY_BYTES * len(value)
+        self._check_memory()  # before they are copied
 
     def _persistent_id(self, _: Any) -> None:
         if self._persistent is None:
