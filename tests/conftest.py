@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.tin.https_server import HttpsServer
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -28,6 +33,26 @@ def real_videos() -> Path:
 def golden() -> Path:
     """Folder with the golden numbers of the public implementations."""
     return _outside("TIN_TEST_GOLDEN", "golden")
+
+
+@pytest.fixture(scope="session")
+def https(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HttpsServer]:
+    from tests.tin.https_server import HttpsServer
+
+    server = HttpsServer(tmp_path_factory.mktemp("https"))
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def server(https: HttpsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HttpsServer:
+    """A real HTTPS server that downloads trust and that has nothing yet; what they fetch goes to `tmp_path / "torch"`."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(https.certificates))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.delenv("TIN_OFFLINE", raising=False)
+    https.documents.clear()
+    https.requests.clear()
+    return https
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -14,26 +14,14 @@ import pytest
 
 from pipelines.probe import probe
 from tests.conftest import REPOSITORY
-from tests.tin.networks import trained_looking
-from tin import recipes
-from tin.checkpoints import save_checkpoint
+from tests.tin.networks import NAMES, trained_file
 
 Cli = Callable[..., Any]
-NAMES = ["fight", "no fight", "打架"]
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a training run leaves, of a network that looks trained."""
-    path = tmp_path_factory.mktemp("checkpoint") / "best.pt"
-    settings = [
-        "model.arch=tin_resnet18", "model.num_classes=3", "model.num_segments=4", "data.input_size=32", "data.short_side=40",
-        "train.batch_size=4",
-    ]  # fmt: skip
-    recipe = recipes.load("tin_motion", settings).model_dump(mode="json")
-    network = trained_looking("tin_resnet18", 3, 4)
-    save_checkpoint(path, {"state_dict": network.state_dict(), "recipe": recipe, "label_names": NAMES})
-    return path
+    return trained_file(tmp_path_factory.mktemp("checkpoint"), "train.batch_size=4")
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,30 +24,20 @@ Cli = Callable[..., Any]
 DATA = bytes(range(256)) * 1000
 
 
-@pytest.fixture(scope="module")
-def https(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HttpsServer]:
-    server = HttpsServer(tmp_path_factory.mktemp("https"))
-    yield server
-    server.close()
-
-
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.delenv("TIN_OFFLINE", raising=False)
     return tmp_path / "torch" / "hub" / "checkpoints"
 
 
 @pytest.fixture
-def server(https: HttpsServer, cache: Path, monkeypatch: pytest.MonkeyPatch) -> HttpsServer:
+def small(server: HttpsServer, monkeypatch: pytest.MonkeyPatch) -> HttpsServer:
     """Gives out `tin_r50_k400`, a small file."""
-    monkeypatch.setenv("SSL_CERT_FILE", str(https.certificates))
-    https.documents = {"tin.pth": Document(DATA)}
-    https.requests.clear()
+    server.documents["tin.pth"] = Document(DATA)
     digest = hashlib.sha256(DATA).hexdigest()[:8]
-    entry = replace(published()["tin_r50_k400"], url=https.url("tin.pth"), sha256=digest)
+    entry = replace(published()["tin_r50_k400"], url=server.url("tin.pth"), sha256=digest)
     monkeypatch.setitem(published(), "tin_r50_k400", entry)
-    return https
+    return server
 
 
 def test_every_file_is_listed_twice_the_same(cli: Cli, cache: Path) -> None:
@@ -67,7 +57,7 @@ def test_every_file_is_listed_twice_the_same(cli: Cli, cache: Path) -> None:
     assert "44.7 MiB" in rows["resnet18_imagenet"]
 
 
-def test_a_file_is_fetched_once_and_only_its_path_is_printed(cli: Cli, cache: Path, server: HttpsServer) -> None:
+def test_a_file_is_fetched_once_and_only_its_path_is_printed(cli: Cli, cache: Path, small: HttpsServer) -> None:
     first = cli("zoo", "get", "tin_r50_k400")
     assert (first.status, first.out) == (0, f"{cache / 'tin.pth'}\n")
     assert "fetching https://localhost" in first.err
@@ -75,11 +65,11 @@ def test_a_file_is_fetched_once_and_only_its_path_is_printed(cli: Cli, cache: Pa
     assert (cache / "tin.pth").read_bytes() == DATA
     again = cli("zoo", "get", "tin_r50_k400", "--offline")
     assert (again.out, again.err) == (first.out, "")
-    assert len(server.requests) == 1
+    assert len(small.requests) == 1
 
 
 def test_a_copy_goes_where_it_was_asked_for_and_over_nothing(
-    cli: Cli, cache: Path, server: HttpsServer, tmp_path: Path
+    cli: Cli, cache: Path, small: HttpsServer, tmp_path: Path
 ) -> None:
     out = tmp_path / "new" / "mine.pth"
     assert cli("zoo", "get", "tin_r50_k400", "--out", out).out == f"{out}\n"
@@ -92,16 +82,16 @@ def test_a_copy_goes_where_it_was_asked_for_and_over_nothing(
     assert out.read_text() == "mine"
 
 
-def test_a_lost_connection_is_told_and_gone_on_with(cli: Cli, cache: Path, server: HttpsServer) -> None:
-    server.documents["tin.pth"].cuts = [100_000]
+def test_a_lost_connection_is_told_and_gone_on_with(cli: Cli, cache: Path, small: HttpsServer) -> None:
+    small.documents["tin.pth"].cuts = [100_000]
     result = cli("zoo", "get", "tin_r50_k400")
     assert result.status == 0
     assert "tin.pth: the connection to localhost was lost at 100,000 of 256,000 bytes; trying again\n" in result.err
-    assert server.ranges() == [None, "bytes=100000-"]
+    assert small.ranges() == [None, "bytes=100000-"]
 
 
 def test_a_terminal_shows_how_far_it_is(
-    cli: Cli, cache: Path, server: HttpsServer, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, cache: Path, small: HttpsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")  # what rich takes for a terminal
     result = cli("zoo", "get", "tin_r50_k400")
@@ -111,7 +101,7 @@ def test_a_terminal_shows_how_far_it_is(
 
 @pytest.mark.parametrize("how", ["option", "environment"])
 def test_offline_says_what_to_place_where(
-    cli: Cli, cache: Path, server: HttpsServer, monkeypatch: pytest.MonkeyPatch, how: str
+    cli: Cli, cache: Path, small: HttpsServer, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     if how == "environment":
         monkeypatch.setenv("TIN_OFFLINE", "1")
@@ -119,9 +109,9 @@ def test_offline_says_what_to_place_where(
     assert result.status == 2
     error = result.err.splitlines()[-1]
     assert ("--offline" if how == "option" else "TIN_OFFLINE=1") in error
-    assert f"download {server.url('tin.pth')}" in error
+    assert f"download {small.url('tin.pth')}" in error
     assert str(cache / "tin.pth") in error
-    assert server.requests == []
+    assert small.requests == []
 
 
 @pytest.mark.parametrize(
@@ -133,9 +123,9 @@ def test_offline_says_what_to_place_where(
     ],
 )
 def test_what_goes_wrong_is_one_clear_line(
-    cli: Cli, cache: Path, server: HttpsServer, document: Document | None, message: str
+    cli: Cli, cache: Path, small: HttpsServer, document: Document | None, message: str
 ) -> None:
-    server.documents = {"tin.pth": document} if document else {}
+    small.documents = {"tin.pth": document} if document else {}
     result = cli("zoo", "get", "tin_r50_k400")
     assert (result.status, result.out) == (2, "")
     error = result.err.splitlines()[-1]
@@ -162,13 +152,13 @@ main(["train", *sys.argv[3:]])
 
 
 @pytest.mark.slow
-def test_training_starts_from_published_weights(cache: Path, server: HttpsServer, motion: Path, tmp_path: Path) -> None:
+def test_training_starts_from_published_weights(cache: Path, small: HttpsServer, motion: Path, tmp_path: Path) -> None:
     """In a process of its own, with the table's address of the file changed to the test's server."""
     torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "resnet18.pth")
     data = (tmp_path / "resnet18.pth").read_bytes()
-    server.documents["resnet18.pth"] = Document(data, cuts=[len(data) // 2])
+    small.documents["resnet18.pth"] = Document(data, cuts=[len(data) // 2])
     command = [
-        server.url("resnet18.pth"), hashlib.sha256(data).hexdigest()[:8], "--recipe", "tin_motion", "--data", motion,
+        small.url("resnet18.pth"), hashlib.sha256(data).hexdigest()[:8], "--recipe", "tin_motion", "--data", motion,
         "--work-dir", tmp_path / "run", "--epochs", "1", "--no-validate", "--device", "cpu", "--workers", "1",
         "--pretrained", "resnet18_imagenet",
     ]  # fmt: skip
@@ -179,4 +169,4 @@ def test_training_starts_from_published_weights(cache: Path, server: HttpsServer
     assert "resnet18.pth: the connection to localhost was lost at" in ran.stdout
     assert f"{cache / 'resnet18.pth'} (plain names): 120 weights loaded, 66 new, 2 dropped" in ran.stdout
     assert json.loads((tmp_path / "run" / "pretrained.json").read_text())["path"] == str(cache / "resnet18.pth")
-    assert server.ranges() == [None, f"bytes={len(data) // 2}-"]
+    assert small.ranges() == [None, f"bytes={len(data) // 2}-"]

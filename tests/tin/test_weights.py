@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,23 +15,6 @@ from tests.tin.https_server import Document, HttpsServer
 from tin import weights
 from tin.errors import TinError
 from tin.zoo import published
-
-
-@pytest.fixture(scope="module")
-def https(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HttpsServer]:
-    server = HttpsServer(tmp_path_factory.mktemp("https"))
-    yield server
-    server.close()
-
-
-@pytest.fixture
-def server(https: HttpsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HttpsServer:
-    monkeypatch.setenv("SSL_CERT_FILE", str(https.certificates))
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.delenv("TIN_OFFLINE", raising=False)
-    https.documents.clear()
-    https.requests.clear()
-    return https
 
 
 def publish(

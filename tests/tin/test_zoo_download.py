@@ -6,7 +6,6 @@ import hashlib
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,21 +16,6 @@ from tin.zoo.download import DownloadError, download
 DATA = b"PK\x03\x04" + bytes(range(256)) * 2000
 SHA256 = hashlib.sha256(DATA).hexdigest()
 OTHER = DATA[::-1]
-
-
-@pytest.fixture(scope="module")
-def https(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HttpsServer]:
-    server = HttpsServer(tmp_path_factory.mktemp("https"))
-    yield server
-    server.close()
-
-
-@pytest.fixture
-def server(https: HttpsServer, monkeypatch: pytest.MonkeyPatch) -> HttpsServer:
-    monkeypatch.setenv("SSL_CERT_FILE", str(https.certificates))
-    https.documents.clear()
-    https.requests.clear()
-    return https
 
 
 def fetch(server: HttpsServer, folder: Path, document: Document, sha256: str = SHA256[:8], **how: float) -> list[str]:
