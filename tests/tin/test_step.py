@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -130,7 +131,10 @@ def test_rates_follow_the_position_and_the_groups() -> None:
 
 
 @pytest.mark.slow
-def test_the_compiled_step_is_the_eager_step() -> None:
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.prove)])
+def test_the_compiled_step_is_the_eager_step(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The short form traces and differentiates as the other does, and leaves out the minute of a C++ compiler."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
     eager, compiled = step_of(), step_of("train.compile=true")
     batch = clips(0, 1, 2, 3)
     for one, other in zip(run(eager, batch), run(compiled, batch), strict=True):
