@@ -89,7 +89,9 @@ def kill_and_complete(videos: VideoList, out: Path, kills: int, seed: int) -> No
         process = start(videos, out)
         target = len(finished(out)) + rng.randrange(4)
         wait_for(lambda: len(finished(out)) >= target or process.poll() is not None)  # noqa: B023
-        time.sleep(rng.random() * 0.5)
+        time.sleep(
+            rng.random() * 0.1
+        )  # a file takes some twentieths of a second; few enough for every kill to find work
         process.kill()
         _, errors = process.communicate(timeout=PATIENCE)
         assert process.returncode == -signal.SIGKILL, f"ended before it was killed, {done} kills done: {errors}"
