@@ -19,7 +19,7 @@ from tin.checkpoints.averages import Weights, find_weights
 from tin.checkpoints.convert_beside import envelope, read_beside
 from tin.checkpoints.convert_names import KINDS, NEEDS_KIND, TARGETS, Kind, Target, names_in
 from tin.checkpoints.files import first_line, sync_folder, temporary_file, temporary_name
-from tin.checkpoints.names import naming_scheme, plain_name
+from tin.checkpoints.names import naming_scheme, plain_names
 from tin.checkpoints.reading import load_state
 from tin.checkpoints.refusal import shown
 from tin.errors import TinError, unknown_name
@@ -113,7 +113,7 @@ def convert_checkpoint(
     _check_out(source, out, to, force)
     state = load_state(source)
     found, averaged = find_weights(state, source, weights)
-    named = _plain_names(found, source)
+    named = plain_names(found, source)
     depth = _depth(named, source)
     scheme = naming_scheme(found)
     file_kind = _file_kind(scheme, state)
@@ -149,19 +149,6 @@ def convert_checkpoint(
 
 # ---------------------------------------------------------------------------------------------------------------------
 # what the file is
-
-
-def _plain_names(found: Mapping[str, Tensor], source: Path) -> dict[str, str]:
-    """The file's names by ours."""
-    named: dict[str, str] = {}
-    for name in found:
-        plain = plain_name(name)
-        if plain in named:
-            raise TinError(
-                f"{source} holds {shown(plain)} twice, as {shown(named[plain])} and as {shown(name)}: keep one of them"
-            )
-        named[plain] = name
-    return named
 
 
 def _depth(named: Mapping[str, str], source: Path) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from tin.checkpoints.averages import Weights, find_weights
-from tin.checkpoints.names import naming_scheme, plain_name
+from tin.checkpoints.names import naming_scheme, plain_name, plain_names
 from tin.checkpoints.reading import load_state
 from tin.checkpoints.refusal import shown
 from tin.checkpoints.segments import Segments, can_resample, depends_on_segments, resampled
@@ -131,14 +131,7 @@ def _compare(
     """The report, and the values to load by the model's names."""
     report = LoadReport(path, naming_scheme(weights), averaged=averaged)
     own = model.state_dict()
-    source: dict[str, str] = {}
-    for name in weights:
-        plain = plain_name(name)
-        if plain in source:
-            raise TinError(
-                f"{path} holds {shown(plain)} twice, as {shown(source[plain])} and as {shown(name)}: keep one of them"
-            )
-        source[plain] = name
+    source = plain_names(weights, path)
     other_classes = _other_classes(own, {plain: weights[name] for plain, name in source.items()})
     values: dict[str, Tensor] = {}
     for plain, name in source.items():

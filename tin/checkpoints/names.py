@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
+
+from tin.checkpoints.refusal import shown
+from tin.errors import TinError
 
 WRAPPERS = ("module.", "_orig_mod.", "base_model.", "backbone.")
 """Prefixes of DistributedDataParallel, torch.compile, the authors' repositories and MMAction2. They say nothing."""
@@ -48,6 +52,23 @@ def plain_name(name: str) -> str:
         if count:
             return renamed
     return name
+
+
+def plain_names(names: Iterable[str], path: Path) -> dict[str, str]:
+    """A file's names by ours.
+
+    Raises:
+        TinError: two of them mean the same weight.
+    """
+    found: dict[str, str] = {}
+    for name in names:
+        plain = plain_name(name)
+        if plain in found:
+            raise TinError(
+                f"{path} holds {shown(plain)} twice, as {shown(found[plain])} and as {shown(name)}: keep one of them"
+            )
+        found[plain] = name
+    return found
 
 
 def naming_scheme(names: Iterable[str]) -> str:
