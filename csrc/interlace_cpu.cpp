@@ -1,7 +1,7 @@
 // The CPU kernels. Compiled once for each instruction set, with TIN_LEVEL naming it: loops are plain and left to the
 // compiler to vectorise. Nothing with external linkage but the table at the end (no standard library templates): the
 // linker would choose one instruction set's copy for all.
-#include "move_cpu.h"
+#include "gather_cpu.h"
 
 namespace tin {
 namespace {
@@ -42,56 +42,6 @@ TIN_INLINE A total(A* sums) {
   return sums[0];
 }
 
-// Products of all groups of a chunk, where together they are a line; each lane adds as add_products does. False: they are not.
-template <class T>
-TIN_INLINE bool add_line_products(
-    [[maybe_unused]] const Params& p, [[maybe_unused]] const Chunk& chunk, [[maybe_unused]] const Origin<T>* from,
-    [[maybe_unused]] const T* x, [[maybe_unused]] int64_t x_row, [[maybe_unused]] bool large,
-    [[maybe_unused]] Acc<T>* sums) {
-#if defined(__AVX512F__)
-  if constexpr (std::is_same_v<T, float>) {
-    const auto add = [&](auto length) {
-      const Line<length.value, float> line(from, x);
-      __m512 near_sums = _mm512_setzero_ps(), far_sums = _mm512_setzero_ps();
-      __mmask16 near_lanes = 0, far_lanes = 0;
-      for (int k = 0; k < line.groups; ++k) {
-        near_lanes |= line.near_lanes[k];
-        far_lanes |= line.far_lanes[k];
-      }
-      for (int64_t r = 0; r < chunk.rows; ++r) {
-        const int64_t at = (chunk.row + r) * p.row;
-        if (large) {
-          __builtin_prefetch(x + (r + kLinesAhead) * x_row);
-        }
-        const __m512 value = _mm512_loadu_ps(x + r * x_row);
-        near_sums = _mm512_mask_add_ps(near_sums, near_lanes, near_sums, _mm512_mul_ps(line.near(at), value));
-        far_sums = _mm512_mask_add_ps(far_sums, far_lanes, far_sums, _mm512_mul_ps(line.far(at), value));
-      }
-      alignas(64) float near[16], far[16];
-      _mm512_store_ps(near, near_sums);
-      _mm512_store_ps(far, far_sums);
-      for (int k = 0; k < line.groups; ++k) {
-        float near_group[16] = {}, far_group[16] = {};
-        for (int j = 0; j < length.value; ++j) {
-          near_group[j] = near[k * length.value + j];
-          far_group[j] = far[k * length.value + j];
-        }
-        sums[2 * k] = total(near_group);
-        sums[2 * k + 1] = total(far_group);
-      }
-      return true;
-    };
-    if (p.run == 4 && p.groups == 4) {
-      return add(Length<4>{});
-    }
-    if (p.run == 8 && p.groups == 2) {
-      return add(Length<8>{});
-    }
-  }
-#endif
-  return false;
-}
-
 template <class T>
 void forward(const Params& p, const CpuGrid& grid, const ForwardArgs<T>& args, int64_t begin, int64_t end) {
   for (int64_t index = begin; index < end; ++index) {
@@ -123,6 +73,12 @@ void backward(const Params& p, const CpuGrid& grid, const CpuBackwardArgs<T>& al
           args.grad_x + here, clip, args.grad + here,
           args.passed ? args.passed + chunk.frame * passed_pixels * p.row : nullptr, all.stride, all.width,
           all.signs ? all.signs + here / 8 : nullptr};
+      const Products<T> products{
+          args.partials ? args.x + chunk.frame * args.x_frame + chunk.row * args.x_row : nullptr, args.x_row,
+          args.partials + chunk.index * p.groups * 2};
+      if (gather_chunk(p, grid, chunk, m, products, taps_of)) {
+        continue;
+      }
       move_chunk(p, grid, chunk, m, taps_of);
     }
     if (!args.partials) {
@@ -134,17 +90,6 @@ void backward(const Params& p, const CpuGrid& grid, const CpuBackwardArgs<T>& al
           taps.near.frame < 0 ? nullptr : clip + taps.near.frame * p.frame,
           taps.far.frame < 0 ? nullptr : clip + taps.far.frame * p.frame, 1, 1, 0};
     };
-    if (p.rows > 1 && p.groups <= kGroups) {
-      Origin<T> from[kGroups];
-      for (int64_t k = 0; k < p.groups; ++k) {
-        from[k] = read_by(k);
-      }
-      const T* x = args.x + chunk.frame * args.x_frame + chunk.row * args.x_row;
-      A* sums = args.partials + chunk.index * p.groups * 2;
-      if (add_line_products(p, chunk, from, x, args.x_row, grid.large, sums)) {
-        continue;
-      }
-    }
     for (int64_t k = 0; k < p.groups; ++k) {
       const auto [near, far, near_scale, far_scale, fill] = read_by(k);
       const Block block = block_of(p, chunk, k * p.run, (k + 1) * p.run);
@@ -168,21 +113,55 @@ void backward(const Params& p, const CpuGrid& grid, const CpuBackwardArgs<T>& al
   }
 }
 
-template <class T>
-void into(
-    const Params& p, const CpuGrid& grid, const ForwardArgs<T>& args, int64_t out_row, int64_t out_frame, int64_t begin,
-    int64_t end) {
-  for (int64_t index = begin; index < end; ++index) {
-    const Chunk chunk = chunk_of(p, grid, index);
-    T* out = args.out + chunk.frame * out_frame + chunk.row * out_row;
-    for (int64_t k = 0; k < p.groups; ++k) {
-      const Taps<Acc<T>> taps = forward_taps(p, args.offset, args.weight, chunk.n, chunk.t, k);
-      const Origin<T> from = origin_of(args.x + chunk.n * p.segments * p.frame, p.frame, taps);
-      const int64_t at = chunk.row * p.row + k * p.run;
-      with_length(p.run, [&](auto length) {
-        for (int64_t r = 0; r < chunk.rows; ++r) {
-          move<length.value>(out + r * out_row + k * p.run, from, at + r * p.row, p.run);
+// Writes `rows` rows of a frame's groups to `out`, from rows that hold the groups of the part alone.
+template <class T, class TapsOf>
+TIN_INLINE void move_part(
+    const Params& p, T* out, const T* groups, int64_t frame, int64_t rows, const TapsOf& taps_of) {
+  const int64_t fold = p.groups * p.run;
+  with_length(p.run, [&](auto length) {
+    constexpr int run = length.value;
+    if constexpr (kLineGroups<run, T> != 0) {
+      if (p.groups == kLineGroups<run, T>) {
+        Origin<T> from[kLineGroups<run, T>];
+        for (int64_t k = 0; k < p.groups; ++k) {
+          from[k] = origin_of(groups, frame, taps_of(k));
         }
+        const Line<run, T> line(from, groups);
+        for (int64_t r = 0; r < rows; ++r) {
+          line.move(out + r * p.row, r * fold);
+        }
+        return;
+      }
+    }
+    for (int64_t k = 0; k < p.groups; ++k) {
+      const Origin<T> from = origin_of(groups, frame, taps_of(k));
+      for (int64_t r = 0; r < rows; ++r) {
+        move<run>(out + r * p.row + k * p.run, from, r * fold + k * p.run, p.run);
+      }
+    }
+  });
+}
+
+template <class T>
+void in_place(const Params& p, const InPlaceArgs<T>& args, T* scratch, int64_t begin, int64_t end) {
+  const int64_t parts = (p.rows + args.part_rows - 1) / args.part_rows, fold = p.groups * p.run;
+  const int64_t frame = args.kept ? p.rows * fold : args.part_rows * fold; // of the copy
+  for (int64_t index = begin; index < end; ++index) {
+    const int64_t n = index / parts, first = index % parts * args.part_rows;
+    const int64_t rows = first + args.part_rows < p.rows ? args.part_rows : p.rows - first;
+    T* clip = args.x + n * p.segments * p.frame + first * p.row;
+    T* copy = args.kept ? args.kept + n * p.segments * frame + first * fold : scratch;
+    for (int64_t t = 0; t < p.segments; ++t) {
+      const T* from = clip + t * p.frame;
+      T* to = copy + t * frame;
+      for (int64_t r = 0; r < rows; ++r) {
+        prefetch(from, (r + args.part_rows) * p.row, fold);
+        memcpy(to + r * fold, from + r * p.row, static_cast<size_t>(fold) * sizeof(T));
+      }
+    }
+    for (int64_t t = 0; t < p.segments; ++t) {
+      move_part(p, clip + t * p.frame, static_cast<const T*>(copy), frame, rows, [&](int64_t k) {
+        return forward_taps(p, args.offset, args.weight, n, t, k);
       });
     }
   }
@@ -197,7 +176,7 @@ void finish(const Params& p, const FinishArgs<T>& args, int64_t begin, int64_t e
 }
 
 template <class T>
-constexpr CpuKernels<T> kernels = {forward<T>, backward<T>, into<T>, finish<T>};
+constexpr CpuKernels<T> kernels = {forward<T>, backward<T>, in_place<T>, finish<T>};
 
 } // namespace
 

@@ -81,14 +81,26 @@ struct CpuBackwardArgs {
   const uint8_t* signs = nullptr;
 };
 
+constexpr int64_t kPartBytes = 32768; // of a clip's groups that are shifted in place at a time
+
+// The shift where x lies, in channels_last memory: rows are pixels. Part i % parts of clip i / parts is `part_rows` rows of every
+// frame.
+template <class T>
+struct InPlaceArgs {
+  T* x;
+  const Acc<T>* offset;
+  const Acc<T>* weight;
+  T* kept; // what the groups were, dense; null where nobody asks
+  int64_t part_rows;
+};
+
 template <class T>
 struct CpuKernels {
   // chunks [begin, end) of N*T*chunks
   void (*forward)(const Params&, const CpuGrid&, const ForwardArgs<T>&, int64_t begin, int64_t end);
   void (*backward)(const Params&, const CpuGrid&, const CpuBackwardArgs<T>&, int64_t begin, int64_t end);
-  // x holds the groups alone, channels_last; the output is a wider tensor, whose rows and frames are this far apart
-  void (*into)(
-      const Params&, const CpuGrid&, const ForwardArgs<T>&, int64_t out_row, int64_t out_frame, int64_t begin, int64_t end);
+  // parts; the scratch is of one part's groups, null where they are kept
+  void (*in_place)(const Params&, const InPlaceArgs<T>&, T* scratch, int64_t begin, int64_t end);
   void (*finish)(const Params&, const FinishArgs<T>&, int64_t begin, int64_t end); // clips and groups, n * G + k
 };
 

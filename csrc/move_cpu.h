@@ -44,13 +44,21 @@ TIN_INLINE const T* passed_row(const Params& p, const Movement<T>& m, int64_t ro
 // out = in + passed where `signs` are set; null stands for nothing to add, and for signs that are set. out may be in.
 template <class T>
 TIN_INLINE void pass(T* out, const T* in, const T* passed, const uint8_t* signs, int64_t length) {
-  if (signs && passed) {
-    for (int64_t i = 0; i < length; i += 8) {
-      pass_sum_of_eight(out + i, in + i, passed + i, signs[i / 8]);
+  if (signs) {
+    int64_t i = 0;
+    for (; i + kSigns<T> <= length; i += kSigns<T>) {
+      if (passed) {
+        pass_sum_of_several(out + i, in + i, passed + i, signs + i / 8);
+      } else {
+        pass_several(out + i, in + i, signs + i / 8);
+      }
     }
-  } else if (signs) {
-    for (int64_t i = 0; i < length; i += 8) {
-      pass_eight(out + i, in + i, signs[i / 8]);
+    for (; i < length; i += 8) { // half as many, where that is fewer
+      T sums[8];
+      for (int j = 0; j < 8; ++j) {
+        narrow(passed ? widen(in[i + j]) + widen(passed[i + j]) : widen(in[i + j]), sums[j]);
+      }
+      pass_eight(out + i, sums, signs[i / 8]);
     }
   } else if (passed) {
     add(out, in, passed, length);
@@ -101,11 +109,13 @@ TIN_INLINE void move_rows(const Params& p, const Chunk& chunk, const Movement<T>
   for (int64_t r = chunk.row; r < chunk.row + chunk.rows; ++r) {
     const int64_t at = r * p.row;
     T* row = STREAM ? staged : m.out + at;
-    if constexpr (LINE) {
+    if constexpr (LINE && STREAM) {
+      line.stream(m.out + at, at);
+      line.prefetch(at + kLinesAhead * p.row);
+      stream_lines(m.out + at + fold, m.own + at + fold, p.row - fold);
+      continue;
+    } else if constexpr (LINE) {
       line.move(row, at);
-      if (STREAM) {
-        line.prefetch(at + kLinesAhead * p.row);
-      }
     } else {
       for (int64_t k = 0; k < p.groups; ++k) {
         move<LENGTH>(row + k * p.run, from[k], at + k * p.run, p.run);
@@ -136,16 +146,22 @@ TIN_INLINE void move_rows(const Params& p, const Chunk& chunk, const Movement<T>
 #endif
 }
 
+// Whether what is made of the chunk goes past the caches.
+template <class T>
+TIN_INLINE bool streams(const Params& p, const CpuGrid& grid, const Movement<T>& m) {
+  const int64_t size = sizeof(T);
+  const bool lines = p.row * size % kLine == 0 && reinterpret_cast<uintptr_t>(m.out) % kLine == 0;
+  // With `passed` it is a network's gradient, whose next reader follows at once: the two are faster through the caches.
+  return grid.large && !m.passed && !m.signs && lines && p.groups * p.run * size <= kStage;
+}
+
 template <class T, class TapsOf>
 TIN_INLINE void move_chunk(
     const Params& p, const CpuGrid& grid, const Chunk& chunk, const Movement<T>& m, const TapsOf& taps_of) {
   if (p.rows == 1 || p.groups > kGroups) {
     return move_groups(p, chunk, m, taps_of);
   }
-  const int64_t size = sizeof(T);
-  const bool lines = p.row * size % kLine == 0 && reinterpret_cast<uintptr_t>(m.out) % kLine == 0;
-  // With `passed` it is a network's gradient, whose next reader follows at once: the two are faster through the caches.
-  const bool stream = grid.large && !m.passed && !m.signs && lines && p.groups * p.run * size <= kStage;
+  const bool stream = streams(p, grid, m);
   with_length(p.run, [&](auto length) {
     constexpr int run = length.value;
     if constexpr (kLineGroups<run, T> != 0) {

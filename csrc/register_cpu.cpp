@@ -1,5 +1,6 @@
 // Defines the ops of the shift and gives PyTorch their CPU kernels. Compiled for the plainest processor; it chooses the kernels.
 #include <algorithm>
+#include <memory>
 
 #include "fold_cpu.h"
 #include "interlace_cpu.h"
@@ -88,33 +89,32 @@ Tensors split_backward(
       });
 }
 
-void into(
-    Tensor x, Tensor fold, Tensor offset, Tensor weight, int64_t num_segments, std::optional<int64_t> group_size) {
-  const int64_t groups = offset.dim() == 2 ? offset.size(1) : 1;
-  STD_TORCH_CHECK(
-      fold.dim() == 4 && is_channels_last(fold) && x.dim() == 4 && is_channels_last(x) &&
-          fold.scalar_type() == x.scalar_type() && fold.size(0) == x.size(0) && fold.size(2) == x.size(2) &&
-          fold.size(3) == x.size(3) && fold.size(1) <= x.size(1),
-      "x and fold must be channels_last, of one dtype and size, got ", shape_text(x), " and ", shape_text(fold));
-  Params p = checked_params(fold, offset, weight, num_segments, group_size.value_or(fold.size(1) / groups));
-  STD_TORCH_CHECK(p.groups * group_size.value_or(fold.size(1) / groups) == fold.size(1), "fold must be groups alone");
-  p.rows = fold.size(2) * fold.size(3);
-  p.row = fold.size(1);
-  p.run = p.row / p.groups;
-  if (fold.numel() == 0) {
-    return;
+Tensor in_place(Tensor x, Tensor offset, Tensor weight, int64_t num_segments, int64_t group_size, bool keep) {
+  STD_TORCH_CHECK(x.dim() == 4 && is_channels_last(x), "x must be (N*T, C, H, W) and channels_last, got ", shape_text(x));
+  Params p = checked_params(x, offset, weight, num_segments, group_size);
+  p.rows = x.size(2) * x.size(3);
+  p.row = x.size(1);
+  p.run = group_size;
+  const int64_t fold = p.groups * p.run;
+  const Tensor kept = keep ? torch::stable::empty_like(torch::stable::narrow(x, 1, 0, fold)) : torch::stable::new_empty(x, {0});
+  if (x.numel() == 0) {
+    return kept;
   }
   with_type(x, [&](auto type) {
     using T = decltype(type);
     const Tensor wide_offset = widened<T>(offset), wide_weight = widened<T>(weight);
-    const ForwardArgs<T> args{
-        data<T>(fold), data<Acc<T>>(wide_offset), data<Acc<T>>(wide_weight), mutable_data<T>(x)};
-    const CpuGrid grid = cpu_grid(p, sizeof(T));
+    const int64_t row = p.segments * fold; // elements of all frames' groups in one row
+    const int64_t part_rows = std::clamp<int64_t>(kPartBytes / static_cast<int64_t>(sizeof(T)) / row, 1, p.rows);
+    const InPlaceArgs<T> args{
+        mutable_data<T>(x), data<Acc<T>>(wide_offset), data<Acc<T>>(wide_weight),
+        keep ? mutable_data<T>(kept) : nullptr, part_rows};
     torch::stable::parallel_for(
-        0, p.clips * p.segments * grid.chunks, grain(p, grid), [&](int64_t begin, int64_t end) {
-          kernels_of(T()).into(p, grid, args, x.size(1), x.size(1) * p.rows, begin, end);
+        0, p.clips * ((p.rows + part_rows - 1) / part_rows), grain_of(part_rows * row), [&](int64_t begin, int64_t end) {
+          const std::unique_ptr<T[]> scratch(keep ? nullptr : new T[part_rows * row]);
+          kernels_of(T()).in_place(p, args, scratch.get(), begin, end);
         });
   });
+  return kept;
 }
 
 std::tuple<Tensor, Tensor> take_fold(Tensor x, int64_t fold) {
@@ -165,10 +165,9 @@ STABLE_TORCH_LIBRARY(tin, m) {
   m.def(
       "temporal_interlace_backward(Tensor grad, Tensor x, Tensor offset, Tensor weight, int num_segments, bool need_x, "
       "bool need_offset, bool need_weight, int? group_size=None, Tensor? passed=None) -> (Tensor, Tensor, Tensor)");
-  // temporal_interlace of `fold` written to the first channels of x, both channels_last: nothing else of x is touched
+  // temporal_interlace where a channels_last x lies; gives what the moved channels were, if they are to be kept
   m.def(
-      "temporal_interlace_into(Tensor(a!) x, Tensor fold, Tensor offset, Tensor weight, int num_segments, "
-      "int? group_size=None) -> ()");
+      "temporal_interlace_(Tensor(a!) x, Tensor offset, Tensor weight, int num_segments, int group_size, bool keep) -> Tensor");
   // a copy of the first `fold` channels of a channels_last x, and their means over H and W, (N*T, fold), in float32 at least
   m.def("take_fold(Tensor x, int fold) -> (Tensor, Tensor)");
   // adds to a channels_last gradient of x what the gradient of those means, (N*T, fold), says of each pixel; only where signs
@@ -185,7 +184,7 @@ STABLE_TORCH_LIBRARY(tin, m) {
 STABLE_TORCH_LIBRARY_IMPL(tin, CPU, m) {
   m.impl("temporal_interlace", TORCH_BOX(&tin::forward));
   m.impl("temporal_interlace_backward", TORCH_BOX(&tin::backward));
-  m.impl("temporal_interlace_into", TORCH_BOX(&tin::into));
+  m.impl("temporal_interlace_", TORCH_BOX(&tin::in_place));
   m.impl("take_fold", TORCH_BOX(&tin::take_fold));
   m.impl("split_backward", TORCH_BOX(&tin::split_backward));
   m.impl("spread_means_", TORCH_BOX(&tin::spread_means));

@@ -12,12 +12,12 @@
 
 namespace tin {
 
-// Eight bits, the first the lowest: which of eight results pass a gradient.
-template <class A>
-TIN_INLINE uint8_t signs_of(const A* results) {
+// Eight bits, the first the lowest: which of eight results, as they are stored, pass a gradient.
+template <class T>
+TIN_INLINE uint8_t signs_of(const T* results) {
   unsigned bits = 0;
   for (int j = 0; j < 8; ++j) {
-    bits |= static_cast<unsigned>(passes(results[j])) << j;
+    bits |= static_cast<unsigned>(passes(widen(results[j]))) << j;
   }
   return static_cast<uint8_t>(bits);
 }
@@ -28,6 +28,19 @@ TIN_INLINE uint8_t signs_of(const float* results) {
   return static_cast<uint8_t>(_mm256_movemask_ps(_mm256_cmp_ps(_mm256_loadu_ps(results), zero, _CMP_NLE_UQ)));
 }
 #endif
+
+// How many elements the functions "of several" take: as many bits are signs.
+template <class T>
+constexpr int kSigns = 8;
+
+// branch = relu(branch + identity), and the signs.
+template <class T>
+TIN_INLINE void add_relu_of_several(T* branch, const T* identity, uint8_t* signs) {
+  for (int j = 0; j < 8; ++j) {
+    narrow(relu(widen(branch[j]) + widen(identity[j])), branch[j]);
+  }
+  *signs = signs_of(branch);
+}
 
 // out = grad where the sign's bit is set, else zero, for eight elements; out may be grad.
 template <class T>
@@ -49,14 +62,52 @@ TIN_INLINE void pass_eight(float* out, const float* grad, uint8_t signs) {
 }
 #endif
 
-// out = a + b where the bit is set, else zero, for eight elements; out may be a.
+// The same for kSigns<T> elements.
 template <class T>
-TIN_INLINE void pass_sum_of_eight(T* out, const T* a, const T* b, uint8_t signs) {
+TIN_INLINE void pass_several(T* out, const T* grad, const uint8_t* signs) {
+  pass_eight(out, grad, *signs);
+}
+
+// out = a + b where the bit is set, else zero, for kSigns<T> elements; out may be a.
+template <class T>
+TIN_INLINE void pass_sum_of_several(T* out, const T* a, const T* b, const uint8_t* signs) {
   T sums[8];
   for (int j = 0; j < 8; ++j) {
     narrow(widen(a[j]) + widen(b[j]), sums[j]);
   }
-  pass_eight(out, sums, signs);
+  pass_eight(out, sums, *signs);
 }
+
+#if defined(__AVX512F__)
+template <>
+constexpr int kSigns<float> = 16;
+
+TIN_INLINE __mmask16 mask_of(const uint8_t* signs) {
+  uint16_t bits;
+  memcpy(&bits, signs, sizeof(bits));
+  return static_cast<__mmask16>(bits);
+}
+
+TIN_INLINE void add_relu_of_several(float* branch, const float* identity, uint8_t* signs) {
+  const __m512 sum = _mm512_add_ps(_mm512_loadu_ps(branch), _mm512_loadu_ps(identity));
+  const __mmask16 mask = _mm512_cmp_ps_mask(sum, _mm512_setzero_ps(), _CMP_NLE_UQ);
+  _mm512_storeu_ps(branch, _mm512_maskz_mov_ps(mask, sum));
+  const uint16_t bits = static_cast<uint16_t>(mask);
+  memcpy(signs, &bits, sizeof(bits));
+}
+
+// `value` where the bit is set, else zero.
+TIN_INLINE __m512 passed_of(__m512 value, const uint8_t* signs) {
+  return _mm512_and_ps(value, _mm512_castsi512_ps(_mm512_movm_epi32(mask_of(signs))));
+}
+
+TIN_INLINE void pass_several(float* out, const float* grad, const uint8_t* signs) {
+  _mm512_storeu_ps(out, passed_of(_mm512_loadu_ps(grad), signs));
+}
+
+TIN_INLINE void pass_sum_of_several(float* out, const float* a, const float* b, const uint8_t* signs) {
+  _mm512_storeu_ps(out, passed_of(_mm512_add_ps(_mm512_loadu_ps(a), _mm512_loadu_ps(b)), signs));
+}
+#endif
 
 } // namespace tin

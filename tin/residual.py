@@ -1,7 +1,7 @@
-"""Where a residual block splits and where it joins: each one pass over memory, forwards and backwards.
+"""Where a residual block splits into its branches: the shift, and what both branches' gradients come to, each in one pass.
 
-PyTorch's own way reads and writes the block's input and output several times more: an addition, then a ReLU; in the backward
-pass a ReLU, then a sum of the two branches' gradients. What is saved there pays for the shift.
+PyTorch's own way reads and writes the block's input several times more: a copy with the shifted channels, and in the backward
+pass a ReLU, then a sum of the two branches' gradients. What is saved there and in `tin.joins` pays for the shift.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from tin import ops
+from tin.joins import is_eager, is_join, on_cpu_in_rows
 
 MAX_SEGMENTS = 64
 """Frames a clip that the networks' kernel takes (csrc/nets.h); longer clips go through PyTorch's operators."""
@@ -32,7 +33,13 @@ class Branches(NamedTuple):
 
 
 def split(
-    x: Tensor, offset: Tensor, weight: Tensor, num_segments: int, fold: int, owned: bool, stride: int = 1
+    x: Tensor,
+    offset: Tensor,
+    weight: Tensor,
+    num_segments: int,
+    fold: int,
+    owned: bool,
+    stride: int | None = 1,
 ) -> Branches:
     """`temporal_interlace` for the residual branch, and x for the identity; the gradients of the two come back in one pass.
 
@@ -42,19 +49,28 @@ def split(
         fold: channels that move, G·g.
         owned: nobody but the two branches will read x: then, where that pays, the moved channels are overwritten in x's
             memory, and the three quarters that do not move stay where they are.
-        stride: every how many pixels, down and across, the identity is read. What is overwritten is not copied for the others.
+        stride: every how many pixels, down and across, the identity is read; None: not at all. What is overwritten is not copied
+            for the others.
     """
     group_size = fold // offset.shape[1]
-    if not _is_eager(x) or (torch.is_grad_enabled() and (offset.requires_grad or weight.requires_grad)):
-        return _moved(x, None, offset, weight, num_segments, group_size, stride)
+    if not is_eager(x) or (torch.is_grad_enabled() and (offset.requires_grad or weight.requires_grad)):
+        return _shifted(x, offset, weight, num_segments, group_size, stride)
     owned = owned and _may_overwrite(x, fold)
     if torch.is_grad_enabled() and x.requires_grad:
         return Branches(*_Split.apply(x, offset, weight, num_segments, fold, owned, stride))
-    return _moved(x, _kept(x, fold) if owned else None, offset, weight, num_segments, group_size, stride)
+    if owned:
+        return _overwritten(x, offset, weight, num_segments, group_size, stride, stride == 1)[0]
+    return _shifted(x, offset, weight, num_segments, group_size, stride)
 
 
 def split_by_nets(
-    x: Tensor, fold: int, weights: Sequence[Tensor], num_segments: int, owned: bool, stride: int = 1
+    x: Tensor,
+    fold: int,
+    weights: Sequence[Tensor],
+    num_segments: int,
+    owned: bool,
+    stride: int | None = 1,
+    means: Tensor | None = None,
 ) -> Branches | None:
     """TIN's whole module: pools the first `fold` channels, asks its networks for offsets and gains, and splits.
 
@@ -66,19 +82,22 @@ def split_by_nets(
         fold: channels to move, in four groups.
         weights: the networks': offset kernel (1, fold, 3) and bias, gain kernel (2, fold, 3) and bias, fc1 (T, T) and bias,
             fc2 (2, T) and bias; float32, or float64 like x.
+        means: (N·T, fold), `pooled` of these channels, where it is known.
 
     Returns:
         None where the kernels do not take this; compose it of PyTorch's operators then.
     """
     wide = torch.promote_types(x.dtype, torch.float32)
-    if not _is_eager(x) or num_segments > MAX_SEGMENTS or any(w.dtype != wide for w in weights):
+    if not is_eager(x) or num_segments > MAX_SEGMENTS or any(w.dtype != wide for w in weights):
         return None
     owned = owned and _may_overwrite(x, fold)
     if torch.is_grad_enabled() and (x.requires_grad or any(w.requires_grad for w in weights)):
-        return Branches(*_SplitByNets.apply(x, fold, num_segments, owned, stride, *weights))
-    kept, means = _kept_and_pooled(x, fold) if owned else (None, pooled(x[:, :fold]))
+        return Branches(*_SplitByNets.apply(x, fold, num_segments, owned, stride, means, *weights))
+    means = pooled(x[:, :fold]) if means is None else means
     offset, weight, _ = torch.ops.tin.interlace_nets(means, list(weights), num_segments)
-    return _moved(x, kept, offset, weight, num_segments, fold // 4, stride)
+    if owned:
+        return _overwritten(x, offset, weight, num_segments, fold // 4, stride, stride == 1)[0]
+    return _shifted(x, offset, weight, num_segments, fold // 4, stride)
 
 
 def pooled(channels: Tensor) -> Tensor:
@@ -92,58 +111,26 @@ def pixels(x: Tensor, stride: int) -> Tensor:
     return x if stride == 1 else x[:, :, ::stride, ::stride].contiguous(memory_format=ops.memory_format(x))
 
 
-def join(branch: Tensor, norm: nn.Module, identity: Tensor, fold: Tensor | None = None) -> Tensor:
-    """relu(norm(branch) + identity), in the memory of `branch` where that can be; a batch norm in evaluation mode is part of the
-    one pass.
-
-    Args:
-        branch: (N·T, C, H, W), fresh: what a convolution has just made.
-        norm: its batch norm, or nothing's (nn.Identity).
-        identity, fold: as `Branches` has them.
-    """
-    tracked = torch.is_grad_enabled() and (branch.requires_grad or identity.requires_grad)
-    if not tracked and _is_plain(norm, branch) and _fits(branch, identity):
-        torch.ops.tin.norm_add_relu_(
-            branch, identity, norm.running_mean, norm.running_var, norm.weight, norm.bias, norm.eps, fold
-        )
-        return branch
-    branch = norm(branch)
-    if fold is None and not _fits(branch, identity):
-        return torch.relu_(branch.add_(identity))
-    if torch.is_grad_enabled() and (branch.requires_grad or identity.requires_grad):
-        joined: Tensor = _Join.apply(branch, identity, fold)
-        return joined
-    torch.ops.tin.add_relu_(branch, identity, fold)
-    return branch
-
-
-def watched(module: nn.Module) -> bool:
-    """Whether somebody waits for the module to be called, and may keep what it takes or makes. A forward pre-hook whose attribute
-    `keeps_nothing` is true has read what it wants when the module begins: it does not count."""
-    everyone = nn.modules.module
-    pre_hooks = module._forward_pre_hooks
-    return bool(
-        module._forward_hooks
-        or (pre_hooks and not all(getattr(hook, "keeps_nothing", False) for hook in pre_hooks.values()))
-        or module._backward_hooks
-        or module._backward_pre_hooks
-        or everyone._global_forward_hooks
-        or everyone._global_forward_pre_hooks
-        or everyone._global_backward_hooks
-        or everyone._global_backward_pre_hooks
-    )
-
-
 class _Split(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, offset: Tensor, weight: Tensor, num_segments: int, fold: int, owned: bool, stride: int
+        ctx: Any,
+        x: Tensor,
+        offset: Tensor,
+        weight: Tensor,
+        num_segments: int,
+        fold: int,
+        owned: bool,
+        stride: int | None,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        ctx.num_segments, ctx.group_size, ctx.stride = num_segments, fold // offset.shape[1], stride
+        ctx.shape, ctx.num_segments, ctx.group_size, ctx.stride = x.shape, num_segments, fold // offset.shape[1], stride
         ctx.join, signs = _join_before(x, owned)
         ctx.save_for_backward(offset, weight, signs)
         ctx.set_materialize_grads(False)
-        return _interlaced(ctx, x, _kept(x, fold) if owned else None, offset, weight)
+        if not owned:
+            return _outputs(ctx, x, _shifted(x, offset, weight, num_segments, ctx.group_size, stride))
+        branches, _ = _overwritten(x, offset, weight, num_segments, ctx.group_size, stride, stride == 1)
+        return _outputs(ctx, x, branches)
 
     @staticmethod
     @once_differentiable
@@ -158,15 +145,30 @@ class _Split(torch.autograd.Function):
 class _SplitByNets(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, fold: int, num_segments: int, owned: bool, stride: int, *weights: Tensor
+        ctx: Any,
+        x: Tensor,
+        fold: int,
+        num_segments: int,
+        owned: bool,
+        stride: int | None,
+        means: Tensor | None,
+        *weights: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        kept, means = _kept_and_pooled(x, fold)
+        ctx.shape, ctx.num_segments, ctx.group_size, ctx.stride = x.shape, num_segments, fold // 4, stride
+        kept = None
+        if not owned:
+            kept, means = _kept_and_pooled(x, fold)
+        elif means is None:
+            means = pooled(x[:, :fold])
         offset, weight, state = torch.ops.tin.interlace_nets(means, list(weights), num_segments)
-        ctx.num_segments, ctx.group_size, ctx.stride = num_segments, fold // 4, stride
         ctx.join, signs = _join_before(x, owned)
+        if kept is None:
+            branches, kept = _overwritten(x, offset, weight, num_segments, ctx.group_size, stride, True)
+        else:
+            branches = _shifted(x, offset, weight, num_segments, ctx.group_size, stride)
         ctx.save_for_backward(kept, means, offset, weight, state, signs, *weights)
         ctx.set_materialize_grads(False)
-        return _interlaced(ctx, x, kept if owned else None, offset, weight)
+        return _outputs(ctx, x, branches)
 
     @staticmethod
     @once_differentiable
@@ -179,33 +181,13 @@ class _SplitByNets(torch.autograd.Function):
             means, weights, offset, weight, state, offset_grad, weight_grad, ctx.num_segments
         )
         _spread(x_grad, means_grad, signs)
-        return _masked(ctx, x_grad, signs), None, None, None, None, *grads
-
-
-class _Join(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, branch: Tensor, identity: Tensor, fold: Tensor | None) -> Tensor:
-        ctx.layout = ops.memory_format(branch)
-        ctx.signs = torch.ops.tin.add_relu_signs_(branch, identity, fold)  # until a split has taken them
-        ctx.save_for_backward(ctx.signs)
-        ctx.masked = None
-        ctx.mark_dirty(branch)
-        return branch
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
-        masked, ctx.masked, ctx.signs = ctx.masked, None, None
-        if grad is not masked:  # or with somebody else's added: what is masked twice is masked
-            (signs,) = ctx.saved_tensors
-            grad = torch.ops.tin.add_relu_backward(grad.contiguous(memory_format=ctx.layout), signs)
-        return grad, grad, None
+        return _masked(ctx, x_grad, signs), None, None, None, None, None, *grads
 
 
 def _join_before(x: Tensor, owned: bool) -> tuple[Any, Tensor | None]:
     """The join that made x and its signs, where a split may mask the gradient for it, in its own pass."""
     join: Any = x.grad_fn if owned else None
-    if not _is_join(join) or x.shape[2] * x.shape[3] == 1:
+    if not is_join(join) or x.shape[2] * x.shape[3] == 1:
         return None, None
     signs, join.signs = join.signs, None
     return join, signs
@@ -218,12 +200,9 @@ def _masked(ctx: Any, x_grad: Tensor, signs: Tensor | None) -> Tensor:
     return x_grad
 
 
-def _interlaced(
-    ctx: Any, x: Tensor, kept: Tensor | None, offset: Tensor, weight: Tensor
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The outputs of a split's forward; with `kept`, in x's own memory."""
-    ctx.shape = x.shape
-    branch, identity, fold = _moved(x, kept, offset, weight, ctx.num_segments, ctx.group_size, ctx.stride)
+def _outputs(ctx: Any, x: Tensor, branches: Branches) -> tuple[Tensor, Tensor, Tensor | None]:
+    """What a split's forward returns to autograd."""
+    branch, identity, fold = branches
     if branch is x:
         ctx.mark_dirty(x)
     if fold is not None:
@@ -235,15 +214,20 @@ def _interlaced(
     return branch, identity, fold
 
 
-def _moved(
-    x: Tensor, kept: Tensor | None, offset: Tensor, weight: Tensor, num_segments: int, group_size: int, stride: int
+def _shifted(
+    x: Tensor, offset: Tensor, weight: Tensor, num_segments: int, group_size: int, stride: int | None
 ) -> Branches:
-    """x shifted; with `kept`, a copy of the channels that move, in x's own memory."""
-    identity = pixels(x, stride)
-    if kept is None:
-        return Branches(ops.temporal_interlace(x, offset, weight, num_segments, group_size), identity)
-    torch.ops.tin.temporal_interlace_into(x, kept, offset, weight, num_segments, group_size)
-    return Branches(x, identity, kept if identity is x else None)
+    """x shifted, in memory of its own."""
+    return Branches(ops.temporal_interlace(x, offset, weight, num_segments, group_size), pixels(x, stride or 1))
+
+
+def _overwritten(
+    x: Tensor, offset: Tensor, weight: Tensor, num_segments: int, group_size: int, stride: int | None, keep: bool
+) -> tuple[Branches, Tensor | None]:
+    """x shifted where it is, and what the moved channels were, if they are to be kept."""
+    identity = pixels(x, stride or 1)
+    kept = torch.ops.tin.temporal_interlace_(x, offset, weight, num_segments, group_size, keep)
+    return Branches(x, identity, kept if stride == 1 else None), kept if keep else None
 
 
 def _gathered(
@@ -273,22 +257,18 @@ def _gathered(
     return x_grad, offset_grad, weight_grad
 
 
-def _kept(x: Tensor, fold: int) -> Tensor:
-    return x[:, :fold].clone(memory_format=ops.memory_format(x))  # never a view: x may be overwritten
-
-
 def _kept_and_pooled(x: Tensor, fold: int) -> tuple[Tensor, Tensor]:
-    """`_kept` and its `pooled`, where that can be in one pass."""
-    if x.numel() > 0 and _on_cpu_in_rows(x):
+    """A copy of x's first channels and their means, in one pass where that can be."""
+    if x.numel() > 0 and on_cpu_in_rows(x):
         both: tuple[Tensor, Tensor] = torch.ops.tin.take_fold(x, fold)
         return both
-    kept = _kept(x, fold)
+    kept = x[:, :fold].clone(memory_format=ops.memory_format(x))  # never a view: x may be overwritten
     return kept, pooled(kept)
 
 
 def _spread(x_grad: Tensor, means_grad: Tensor, signs: Tensor | None) -> None:
     """The backward pass of `pooled`, added to the gradient of x; with `signs`, where they are set."""
-    if _on_cpu_in_rows(x_grad):
+    if on_cpu_in_rows(x_grad):
         torch.ops.tin.spread_means_(x_grad, means_grad, signs)
         return
     fold, count = means_grad.shape[1], x_grad.shape[2] * x_grad.shape[3]
@@ -297,44 +277,6 @@ def _spread(x_grad: Tensor, means_grad: Tensor, signs: Tensor | None) -> None:
 
 def _may_overwrite(x: Tensor, fold: int) -> bool:
     """Whether the moved channels may and should be overwritten in x's memory."""
-    if torch.is_grad_enabled() and x.requires_grad and not _is_join(x.grad_fn):
+    if torch.is_grad_enabled() and x.requires_grad and not is_join(x.grad_fn):
         return False  # what made x may need it for its own gradient; a join does not
-    return fold % 8 == 0 and x.shape[1] % 8 == 0 and _on_cpu_in_rows(x)
-
-
-def _is_join(node: Any) -> bool:
-    return type(node).__name__ == "_JoinBackward"
-
-
-def _on_cpu_in_rows(x: Tensor) -> bool:
-    """Whether the CPU kernels for channels_last memory, a row of channels a pixel, run on x."""
-    return x.device.type == "cpu" and x.is_contiguous(memory_format=torch.channels_last)
-
-
-def _is_eager(x: Tensor) -> bool:
-    """Whether csrc/'s kernels run on x. A compiler fuses the plain operators itself, and better where it sees them."""
-    return not torch.compiler.is_compiling() and ops.has_native(x.device.type)
-
-
-def _is_plain(norm: nn.Module, branch: Tensor) -> bool:
-    """Whether the norm is a fixed scale and shift for each channel that the kernels can apply."""
-    return (
-        type(norm) is nn.BatchNorm2d
-        and not norm.training
-        and norm.running_mean is not None
-        and norm.affine
-        and norm.weight.dtype == torch.promote_types(branch.dtype, torch.float32)
-        and not (torch.is_grad_enabled() and norm.weight.requires_grad)
-        and not watched(norm)
-    )
-
-
-def _fits(branch: Tensor, identity: Tensor) -> bool:
-    """Whether our kernels take the join: tensors of one kind and layout."""
-    return (
-        _is_eager(branch)
-        and branch.dtype == identity.dtype
-        and branch.shape == identity.shape
-        and branch.stride() == identity.stride()
-        and (branch.is_contiguous() or branch.is_contiguous(memory_format=torch.channels_last))
-    )
+    return fold % 8 == 0 and x.shape[1] % 8 == 0 and on_cpu_in_rows(x)

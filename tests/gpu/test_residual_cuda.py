@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import tin
-from tin import ops, residual
+from tin import joins, ops
 from tin.models.interlace import TemporalInterlace, TemporalShift
 
 pytestmark = pytest.mark.gpu
@@ -30,7 +30,10 @@ def test_joins_are_pytorchs_addition_and_relu(
 ) -> None:
     a, b, flow = (clip(*shape, dtype=dtype, layout=layout, seed=s) for s in (1, 2, 3))
     ours, theirs = ([t.clone().requires_grad_() for t in (a, b)] for _ in range(2))
-    joined, expected = residual.join(ours[0] * 1, nn.Identity(), ours[1]), torch.relu(theirs[0] * 1 + theirs[1])
+    joined, expected = (
+        joins.join(nn.Identity(), nn.Identity(), ours[0] * 1, ours[1]),
+        torch.relu(theirs[0] * 1 + theirs[1]),
+    )
     assert torch.equal(joined, expected)
     joined.backward(flow)
     expected.backward(flow)
@@ -48,7 +51,7 @@ def test_a_norm_in_evaluation_mode_is_part_of_the_join(dtype: torch.dtype, layou
     branch, identity = (clip(4, 24, 9, 5, dtype=dtype, layout=layout, seed=s) for s in (1, 2))
     with torch.inference_mode():
         expected = torch.relu(norm(branch.float()) + identity).to(dtype)
-        torch.testing.assert_close(residual.join(branch, norm, identity), expected)
+        torch.testing.assert_close(joins.join(nn.Identity(), norm, branch, identity), expected)
 
 
 @pytest.mark.parametrize("segments", [1, 8, 64, 65])

@@ -29,18 +29,29 @@ for case in (*CASES, *LARGE):
             results += [ops.temporal_interlace(*inputs, *arguments)]
             results += gradients(ops.temporal_interlace, inputs, grad, *arguments)
 for dtype in ALL_TYPES:  # what residual blocks use beside the op
-    grad, passed, x = (torch.randn(16, 72, 9, 7, generator=torch.Generator().manual_seed(s)).to(dtype) for s in range(3))
-    grad, passed, x = (t.contiguous(memory_format=torch.channels_last) for t in (grad, passed, x))
-    offset, weight = (t.to(torch.promote_types(dtype, torch.float32)) for t in (torch.rand(2, 2), torch.rand(2, 8, 2)))
-    kept, means = torch.ops.tin.take_fold(x, 16)
-    signs = torch.ops.tin.add_relu_signs_(x, passed, kept)
-    for stride in (1, 2):
-        thin = passed[:, :, ::stride, ::stride]
-        for chosen in (None, signs):
-            results += torch.ops.tin.split_backward(grad, kept, offset, weight, 8, 8, thin, stride, chosen)
-            torch.ops.tin.spread_means_(results[-3], means, chosen)
-    torch.ops.tin.temporal_interlace_into(x, kept, offset, weight, 8)
-    results += [kept, means, signs, x, torch.ops.tin.add_relu_backward(grad, signs)]
+    for channels, groups, size in ((72, 2, 8), (64, 4, 4), (272, 4, 16), (72, 2, 12)):
+        fold, seeds = groups * size, range(3)
+        grad, passed, x = (torch.randn(16, channels, 9, 7, generator=torch.Generator().manual_seed(s)) for s in seeds)
+        grad, passed, x = (t.to(dtype).contiguous(memory_format=torch.channels_last) for t in (grad, passed, x))
+        offset = torch.rand(2, groups, generator=torch.Generator().manual_seed(3)) * 4 - 2
+        offset[0, 0] = 1.0  # a frame that the sums read and the gradient does not
+        weight = torch.rand(2, 8, groups, generator=torch.Generator().manual_seed(4))
+        offset, weight = (t.to(torch.promote_types(dtype, torch.float32)) for t in (offset, weight))
+        kept, means = torch.ops.tin.take_fold(x, fold)
+        signs = torch.ops.tin.add_relu_signs_(x, passed, kept)
+        for stride in (1, 2):
+            thin = passed[:, :, ::stride, ::stride]
+            for chosen in (None, signs):
+                results += torch.ops.tin.split_backward(grad, kept, offset, weight, 8, size, thin, stride, chosen)
+                torch.ops.tin.spread_means_(results[-3], means, chosen)
+        for keep in (True, False):
+            results += [torch.ops.tin.temporal_interlace_(x, offset, weight, 8, size, keep)]
+        results += [kept, means, signs, x.clone(), torch.ops.tin.add_relu_backward(grad, signs)]
+        norm = [torch.rand(channels, generator=torch.Generator().manual_seed(s)).to(offset.dtype) for s in range(4)]
+        results += torch.ops.tin.add_relu_pool_(x, passed, kept, [], 0.0, True, 24)
+        results += [*torch.ops.tin.add_relu_pool_(x, passed, None, norm, 1e-5, False, 16), x.clone()]
+        torch.ops.tin.norm_relu_(x, *norm, 1e-5)
+        results += [x]
 torch.save([ops.backend().simd, results], sys.argv[1])
 """
 

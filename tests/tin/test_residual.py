@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import tin
-from tin import ops, residual
+from tin import joins, ops
+from tin.joins import Relay
 from tin.models.interlace import NoInterlace, TemporalInterlace, TemporalShift
 from tin.models.resnet import TemporalResNet
 
@@ -66,8 +67,8 @@ def test_splits_pass_a_strict_gradcheck(kind: str, owned: bool, stride: int) -> 
 
     def both(x: Tensor, *_: Tensor) -> tuple[Tensor, ...]:
         # what a join has made may be overwritten; the whole of what stands for it is its fold and the rest
-        joined = residual.join(x * 1.0, nn.Identity(), torch.full_like(x, 9.0).requires_grad_())
-        branch, identity, fold = module(joined, owned, stride)
+        joined = joins.join(nn.Identity(), nn.Identity(), x * 1.0, torch.full_like(x, 9.0).requires_grad_())
+        branch, identity, fold = module(joined, Relay() if owned else None, stride)
         assert (branch.data_ptr() == joined.data_ptr()) == owned
         assert (fold is not None) == (owned and stride == 1)
         return branch, identity if fold is None else identity[:, fold.shape[1] :]
@@ -97,7 +98,8 @@ def test_a_split_masks_the_gradient_for_the_join_before_it(
     found = []
     for owned in (True, False):
         a, b = (clip(8, channels, 7, 5, dtype=dtype, seed=s).requires_grad_() for s in (1, 2))
-        branch, identity, _ = module(residual.join(a * 1, nn.Identity(), b), owned, stride)
+        relay = Relay(module.fold if kind == "tin" else 0) if owned else None
+        branch, identity, _ = module(joins.join(nn.Identity(), nn.Identity(), a * 1, b, relay=relay), relay, stride)
         flows = [clip(*t.shape, dtype=dtype, seed=3) for t in (branch, identity)]
         torch.autograd.backward([branch, identity], flows, inputs=[a, b, *module.parameters()])
         found.append([a.grad, b.grad, *(p.grad for p in module.parameters())])
@@ -112,9 +114,9 @@ def test_a_further_readers_gradient_passes_through_the_same_join() -> None:
     found = []
     for owned in (True, False):
         x = clip(8, 32, 3, 5).requires_grad_()
-        joined = residual.join(x * 1.0, nn.Identity(), torch.zeros_like(x))
+        joined = joins.join(nn.Identity(), nn.Identity(), x * 1.0, torch.zeros_like(x))
         further = joined * 3.0  # keeps nothing of it
-        branch, identity, _ = module(joined, owned)
+        branch, identity, _ = module(joined, Relay() if owned else None)
         (branch.square().sum() + identity[:, 8:].sum() + further.sum()).backward()
         found.append(x.grad)
     torch.testing.assert_close(*found, rtol=1e-12, atol=1e-12)
@@ -147,7 +149,7 @@ def test_a_gradient_that_does_not_fit_its_split_is_refused(change: dict[str, Any
 def test_a_branch_that_nobody_used_gives_no_gradient(kind: str, stride: int) -> None:
     module = (TemporalInterlace(16, 4) if kind == "tin" else TemporalShift(16, 4)).double()
     x = clip(8, 16, 4, 3).requires_grad_()
-    identity = module(x, False, stride).identity
+    identity = module(x, None, stride).identity
     identity.backward(torch.full_like(identity, 2.0))
     expected = torch.zeros_like(x)
     expected[:, :, ::stride, ::stride] = 2.0
@@ -183,10 +185,86 @@ def test_a_fold_that_cannot_be_taken_is_refused(x: Tensor) -> None:
         torch.ops.tin.take_fold(x, 9 if x.numel() else 4)
 
 
+@pytest.mark.parametrize("keep", [True, False])
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+@pytest.mark.parametrize(
+    ("segments", "groups", "size", "shape"),
+    [
+        (8, 4, 4, (64, 9, 7)),
+        (4, 2, 8, (72, 5, 5)),
+        (3, 4, 16, (256, 3, 2)),
+        (64, 2, 40, (88, 20, 3)),
+        (1, 1, 8, (8, 1, 1)),
+    ],
+)
+def test_in_place_the_op_gives_the_same_bits(
+    segments: int, groups: int, size: int, shape: tuple[int, ...], dtype: torch.dtype, keep: bool
+) -> None:
+    x = clip(2 * segments, *shape, dtype=dtype)
+    wide = torch.promote_types(dtype, torch.float32)
+    offset, weight = (4 * clip(2, groups, 1, 1)).flatten(1).to(wide), clip(2, segments, groups, 1)[..., 0].to(wide)
+    expected, before = ops.temporal_interlace(x, offset, weight, segments, size), x[:, : groups * size].clone()
+    kept = torch.ops.tin.temporal_interlace_(x, offset, weight, segments, size, keep)
+    assert torch.equal(x, expected)
+    assert torch.equal(kept, before) if keep else kept.numel() == 0
+
+
+def test_contiguous_memory_is_not_shifted_in_place() -> None:
+    x = clip(4, 16, 3, 3, layout=torch.contiguous_format)
+    with pytest.raises(RuntimeError, match="channels_last"):
+        torch.ops.tin.temporal_interlace_(x, torch.zeros(1, 4).double(), torch.ones(1, 4, 4).double(), 4, 1, True)
+
+
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+@pytest.mark.parametrize("norm", [True, False])
+@pytest.mark.parametrize(("shape", "pooled"), [((3, 64, 7, 5), 16), ((2, 256, 20, 17), 64), ((2, 24, 1, 1), 24)])
+def test_a_join_that_pools_joins_alike(shape: tuple[int, ...], pooled: int, norm: bool, dtype: torch.dtype) -> None:
+    """Bit by bit, and the means are those that the split would take of its result."""
+    branch, identity, fold = (clip(*shape, dtype=dtype, seed=s) for s in (1, 2, 3))
+    fold = fold[:, :16].contiguous(memory_format=torch.channels_last)
+    values = [
+        clip(shape[1], 1, 1, 1, seed=s).flatten().abs().to(torch.promote_types(dtype, torch.float32)) for s in range(4)
+    ]
+    for kept in (None, fold):
+        ours, theirs = branch.clone(), branch.clone()
+        if norm:
+            torch.ops.tin.norm_add_relu_(theirs, identity, *values, 1e-5, kept)
+            signs, means = torch.ops.tin.add_relu_pool_(ours, identity, kept, values, 1e-5, False, pooled)
+            assert signs.numel() == 0
+        else:
+            signs, means = torch.ops.tin.add_relu_pool_(ours, identity, kept, [], 0.0, True, pooled)
+            assert torch.equal(signs, torch.ops.tin.add_relu_signs_(theirs, identity, kept))
+        assert torch.equal(ours, theirs)
+        assert torch.equal(means, torch.ops.tin.take_fold(theirs, pooled)[1])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"pooled": 0}, "pooled from 1 to its channels"),
+        ({"pooled": 17}, "pooled from 1 to its channels"),
+        ({"norm": [torch.ones(16)]}, "norm empty or mean, var, weight and bias"),
+        ({"branch": clip(2, 16, 3, 3, layout=torch.contiguous_format)}, "branch must be channels_last"),
+        ({"fold": clip(2, 4, 3, 3)}, "multiples of 8 channels"),
+    ],
+    ids=str,
+)
+def test_a_join_that_cannot_pool_is_refused(change: dict[str, Any], message: str) -> None:
+    arguments = {
+        "branch": clip(2, 16, 3, 3), "identity": clip(2, 16, 3, 3), "fold": None, "norm": [], "eps": 0.0, "signs": False,
+        "pooled": 8,
+    }  # fmt: skip
+    torch.ops.tin.add_relu_pool_(**arguments)
+    with pytest.raises(RuntimeError, match=message):
+        torch.ops.tin.add_relu_pool_(**arguments | change)
+
+
 @pytest.mark.parametrize("layout", FORMATS, ids=str)
 def test_the_join_passes_a_strict_gradcheck(layout: torch.memory_format) -> None:
     branch, identity = (clip(2, 3, 3, 5, layout=layout, seed=s).requires_grad_() for s in (1, 2))
-    assert torch.autograd.gradcheck(lambda a, b: residual.join(a * 1.0, nn.Identity(), b), (branch, identity))
+    assert torch.autograd.gradcheck(
+        lambda a, b: joins.join(nn.Identity(), nn.Identity(), a * 1.0, b), (branch, identity)
+    )
 
 
 @pytest.mark.parametrize("layout", FORMATS, ids=str)
@@ -196,7 +274,7 @@ def test_joins_are_pytorchs_addition_and_relu_bit_by_bit(dtype: torch.dtype, lay
     branch[0, 0, 0, :3] = torch.tensor([float("nan"), float("inf"), -float("inf")])
     a, b = (t.clone(memory_format=torch.preserve_format).requires_grad_() for t in (branch, identity))
     c, d = (t.clone(memory_format=torch.preserve_format).requires_grad_() for t in (branch, identity))
-    ours, theirs = residual.join(a * 1, nn.Identity(), b), torch.relu(c * 1 + d)
+    ours, theirs = joins.join(nn.Identity(), nn.Identity(), a * 1, b), torch.relu(c * 1 + d)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=0, equal_nan=True)
     ours.backward(flow)
     theirs.backward(flow)
@@ -216,16 +294,49 @@ def test_a_norm_in_evaluation_mode_is_part_of_the_join(dtype: torch.dtype, layou
     wide = branch.to(norm.weight.dtype)
     expected = torch.relu(norm(wide) + identity).to(dtype)
     with torch.inference_mode():
-        found = residual.join(branch, norm, identity)
+        found = joins.join(nn.Identity(), norm, branch, identity)
     assert found.data_ptr() == branch.data_ptr()
     torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("layout", FORMATS, ids=str)
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+def test_a_norm_and_a_relu_are_one_pass_over_what_the_convolution_made(
+    dtype: torch.dtype, layout: torch.memory_format
+) -> None:
+    norm = nn.BatchNorm2d(24).eval().to(torch.promote_types(dtype, torch.float32))
+    with torch.no_grad():
+        for tensor in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+            assert tensor is not None
+            tensor.uniform_(0.5, 1.5)
+    made = clip(2, 24, 3, 5, dtype=dtype, layout=layout)
+    made[0, 0, 0, :3] = torch.tensor([float("nan"), float("inf"), -float("inf")])
+    expected = torch.relu(norm(made.to(norm.weight.dtype))).to(dtype)
+    with torch.inference_mode():
+        found = joins.rectified(nn.Identity(), norm, nn.ReLU(inplace=True), made)
+    assert found.data_ptr() == made.data_ptr()
+    torch.testing.assert_close(found, expected, equal_nan=True)
+
+
+@pytest.mark.parametrize("place", ["convolution", "norm", "relu"])
+def test_what_is_watched_is_called_and_its_output_left_alone(place: str) -> None:
+    modules = {"convolution": nn.Conv2d(8, 8, 1), "norm": nn.BatchNorm2d(8).eval(), "relu": nn.ReLU()}
+    x, seen = clip(1, 8, 2, 2, dtype=torch.float32), []
+    modules[place].register_forward_hook(lambda module, args, out: seen.append((out, out.clone())))
+    with torch.inference_mode():
+        found = joins.rectified(*modules.values(), x)
+        torch.testing.assert_close(found, torch.relu(modules["norm"](modules["convolution"](x))))
+        joins.join(modules["convolution"], modules["norm"], x, x)
+    assert len(seen) == (1 if place == "relu" else 3)
+    # as in torchvision's block, the sum takes the norm's memory
+    assert all(torch.equal(now, then) for now, then in (seen if place != "norm" else seen[:2]))
 
 
 def test_watched_norms_are_called() -> None:
     norm, seen = nn.BatchNorm2d(8).eval(), []
     norm.register_forward_hook(lambda *_: seen.append(True))
     with torch.no_grad():
-        residual.join(clip(1, 8, 2, 2, dtype=torch.float32), norm, clip(1, 8, 2, 2, dtype=torch.float32))
+        joins.join(nn.Identity(), norm, clip(1, 8, 2, 2, dtype=torch.float32), clip(1, 8, 2, 2, dtype=torch.float32))
     assert seen
 
 
@@ -319,7 +430,7 @@ def test_between_stages_too_memory_is_used_again(mode: str) -> None:
         spy(stage[0].tin)
     with torch.set_grad_enabled(mode == "train"):
         model(clip(4, 3, 64, 64, dtype=torch.float32))
-    assert fresh == [True, False, False, False]
+    assert fresh == [mode == "train", False, False, False]
 
 
 def test_the_callers_frames_and_a_blocks_input_are_left_alone() -> None:

@@ -36,7 +36,7 @@ def op(
 
     Bytes are the least that must move: forward reads x and writes the result; backward reads the gradient and the
     shifted part of x (for the gradients of offset and gain) and writes the gradient of x. Beside these two, the forms
-    that the network uses: `in place` copies and pools the shifted part of x and writes it shifted into x (CPU), and `both
+    that the network uses: `in place` copies the shifted part of x and writes it shifted into x (CPU), and `both
     gradients` is backward that adds the identity's gradient and, on a CPU, sets to zero what the ReLU before lets no gradient
     through, which would otherwise be passes of their own.
 
@@ -80,8 +80,7 @@ def _in_network(work: Workload, rounds: Rounds, suffix: str, inputs: Inputs) -> 
     signs = torch.randint(256, (x.numel() // 8,), dtype=torch.uint8, device=x.device)
 
     def in_place() -> None:
-        copied, _ = torch.ops.tin.take_fold(x, fold)
-        torch.ops.tin.temporal_interlace_into(x, copied, offset, weight, segments, fold // 4)
+        torch.ops.tin.temporal_interlace_(x, offset, weight, segments, fold // 4, True)
 
     def both() -> object:
         return torch.ops.tin.temporal_interlace_backward(
@@ -95,7 +94,7 @@ def _in_network(work: Workload, rounds: Rounds, suffix: str, inputs: Inputs) -> 
     forms: list[tuple[str, Callable[[], object], int]]
     if work.device.type == "cpu":
         masked = fold % 8 == 0 and x.shape[2] * x.shape[3] > 1  # else the network leaves that to the join
-        forms = [("in place", in_place, 4 * part)]
+        forms = [("in place", in_place, 3 * part)]
         forms += [("both gradients", both_masked if masked else both, 3 * size + part + masked * signs.numel())]
     else:
         forms = [("both gradients", both, 3 * size + part)]

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from tin.errors import TinError
-from tin.residual import Branches, pixels, pooled, split, split_by_nets, watched
+from tin.joins import Relay, watched
+from tin.residual import Branches, pixels, pooled, split, split_by_nets
 
 TIN_SHIFT_DIV = 4
 TSM_SHIFT_DIV = 8
@@ -43,17 +44,19 @@ class TemporalInterlace(nn.Module):
         self.offset = OffsetNet(fold, num_segments)
         self.gain = GainNet(fold)
 
-    def forward(self, x: Tensor, owned: bool = False, stride: int = 1) -> Branches:
+    def forward(self, x: Tensor, given: Relay | None = None, stride: int | None = 1) -> Branches:
         """(N·T, C, H, W) -> what the residual branch takes, of the same shape, dtype and memory format, and what the identity
         takes.
 
         Args:
-            owned: nobody else will read x, so its memory may be used (`tin.residual.split`), unless somebody watches this module.
-            stride: the identity is wanted at every `stride`-th pixel alone.
+            given: by the join that made x. Nobody else will read x then, so its memory may be used (`tin.residual.split`), unless
+                somebody watches this module.
+            stride: the identity is wanted at every `stride`-th pixel alone; None: not at all.
         """
-        owned = owned and not watched(self)
+        owned = given is not None and not watched(self)
         if not any(watched(module) for module in self.modules() if module is not self):
-            both = split_by_nets(x, self.fold, self._weights(), self.num_segments, owned, stride)
+            means = given.means if given is not None else None
+            both = split_by_nets(x, self.fold, self._weights(), self.num_segments, owned, stride, means)
             if both is not None:
                 return both
         offset, gain = self.offsets_and_gains(x)
@@ -148,12 +151,13 @@ class TemporalShift(nn.Module):
         self.register_buffer("offset", torch.tensor([[-1.0, 1.0]]), persistent=False)
         self.register_buffer("gain", torch.ones(1, 1, 2), persistent=False)
 
-    def forward(self, x: Tensor, owned: bool = False, stride: int = 1) -> Branches:
+    def forward(self, x: Tensor, given: Relay | None = None, stride: int | None = 1) -> Branches:
         """As `TemporalInterlace.forward`."""
         clips = x.shape[0] // self.num_segments
         offset = self.offset.expand(clips, -1)
         gain = self.gain.expand(clips, self.num_segments, -1)
-        return split(x, offset, gain, self.num_segments, 2 * self.fold, owned and not watched(self), stride)
+        owned = given is not None and not watched(self)
+        return split(x, offset, gain, self.num_segments, 2 * self.fold, owned, stride)
 
     def extra_repr(self) -> str:
         return f"num_segments={self.num_segments}, fold={self.fold}"
@@ -162,8 +166,8 @@ class TemporalShift(nn.Module):
 class NoInterlace(nn.Module):
     """The plain ResNet's: both branches take x. No parameters."""
 
-    def forward(self, x: Tensor, owned: bool = False, stride: int = 1) -> Branches:
-        return Branches(x, pixels(x, stride))
+    def forward(self, x: Tensor, given: Relay | None = None, stride: int | None = 1) -> Branches:
+        return Branches(x, pixels(x, stride or 1))
 
 
 def _without_autocast(device_type: str) -> AbstractContextManager[object]:

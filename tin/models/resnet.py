@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from tin.errors import TinError, unknown_name
+from tin.joins import Relay, join, rectified, watched
 from tin.models.interlace import TIN_SHIFT_DIV, TSM_SHIFT_DIV, NoInterlace, TemporalInterlace, TemporalShift
-from tin.residual import Branches, join, watched
+from tin.residual import Branches
 
 ARCHITECTURES = tuple(f"{kind}_resnet{depth}" for kind in ("tin", "tsm", "tsn") for depth in (18, 34, 50, 101))
 
@@ -79,8 +80,9 @@ class TemporalResNet(ResNet):
                 f"{frames.shape[0]} frames are no whole number of clips of {self.num_segments}: "
                 f"give a multiple of num_segments, or build the model with the loader's num_segments"
             )
-        x = self.maxpool(self.relu(self.bn1(self.conv1(frames))))
-        x = _in_turn((self.layer1, self.layer2, self.layer3, self.layer4), x)
+        x = self.maxpool(rectified(self.conv1, self.bn1, self.relu, frames))
+        given = Relay() if _is_fresh(self.maxpool) else None
+        x = _in_turn((self.layer1, self.layer2, self.layer3, self.layer4), x, given)
         x = torch.flatten(self.avgpool(x), 1)
         logits = self.fc(self.dropout(x))
         logits = logits.view(-1, self.num_segments, self.num_classes)
@@ -112,11 +114,11 @@ class TemporalBasicBlock(BasicBlock):
         super().__init__(*args, **kwargs)
         self.tin: nn.Module = NoInterlace()
 
-    def forward(self, x: Tensor, owned: bool = False) -> Tensor:
-        """`owned`: nobody else reads x, so its memory may be used."""
-        branch, identity, fold = _branches(self, x, owned)
-        branch = self.relu(self.bn1(self.conv1(branch)))
-        return join(self.conv2(branch), self.bn2, identity, fold)
+    def forward(self, x: Tensor, given: Relay | None = None, asked: Relay | None = None) -> Tensor:
+        """`given`: from the block before, which nobody else stands behind; `asked`: to the next."""
+        branch, identity, fold = _branches(self, x, given)
+        branch = rectified(self.conv1, self.bn1, self.relu, branch)
+        return join(self.conv2, self.bn2, branch, identity, fold, asked)
 
 
 class TemporalBottleneck(Bottleneck):
@@ -126,29 +128,42 @@ class TemporalBottleneck(Bottleneck):
         super().__init__(*args, **kwargs)
         self.tin: nn.Module = NoInterlace()
 
-    def forward(self, x: Tensor, owned: bool = False) -> Tensor:
-        """`owned`: nobody else reads x, so its memory may be used."""
-        branch, identity, fold = _branches(self, x, owned)
-        branch = self.relu(self.bn1(self.conv1(branch)))
-        branch = self.relu(self.bn2(self.conv2(branch)))
-        return join(self.conv3(branch), self.bn3, identity, fold)
+    def forward(self, x: Tensor, given: Relay | None = None, asked: Relay | None = None) -> Tensor:
+        """`given`: from the block before, which nobody else stands behind; `asked`: to the next."""
+        branch, identity, fold = _branches(self, x, given)
+        branch = rectified(self.conv1, self.bn1, self.relu, branch)
+        branch = rectified(self.conv2, self.bn2, self.relu, branch)
+        return join(self.conv3, self.bn3, branch, identity, fold, asked)
 
 
 class Stage(nn.Sequential):
     """The blocks of one resolution."""
 
-    def forward(self, x: Tensor, owned: bool = False) -> Tensor:
-        """`owned`: nobody else reads x, so its memory may be used."""
-        return _in_turn(self, x, owned)
+    def forward(self, x: Tensor, given: Relay | None = None, asked: Relay | None = None) -> Tensor:
+        """As a block's."""
+        return _in_turn(self, x, given, asked)
 
 
-def _in_turn(parts: Iterable[nn.Module], x: Tensor, owned: bool = False) -> Tensor:
+def _in_turn(parts: Iterable[nn.Module], x: Tensor, given: Relay | None, asked: Relay | None = None) -> Tensor:
     """Stages, or a stage's blocks, one after another. What one gives to the next is theirs alone, unless somebody watches."""
-    for part in parts:
-        ours = _hands_over(part)
-        x = part(x, owned) if ours else part(x)
-        owned = ours
+    parts = list(parts)
+    for part, following in zip(parts, [*parts[1:], None], strict=True):
+        if _hands_over(part):
+            relay = asked if following is None else Relay(_asked_by(following))
+            x = part(x, given, relay)
+            given = relay
+        else:
+            x, given = part(x), None
     return x
+
+
+def _asked_by(part: nn.Module) -> int:
+    """Of how many channels a stage or block wants the means (`Relay.fold`)."""
+    if isinstance(part, Stage):
+        return _asked_by(part[0]) if len(part) > 0 and not watched(part) else 0
+    if not isinstance(part, TemporalBasicBlock | TemporalBottleneck) or watched(part):
+        return 0
+    return part.tin.fold if isinstance(part.tin, TemporalInterlace) else 0
 
 
 def _hands_over(part: nn.Module) -> bool:
@@ -161,21 +176,25 @@ def _hands_over(part: nn.Module) -> bool:
     return isinstance(part, TemporalBasicBlock | TemporalBottleneck)
 
 
-def _branches(block: TemporalBasicBlock | TemporalBottleneck, x: Tensor, owned: bool) -> Branches:
+def _is_fresh(maxpool: nn.Module) -> bool:
+    """Whether nobody else has what the stem gives to the first block."""
+    return type(maxpool) is nn.MaxPool2d and not watched(maxpool)
+
+
+def _branches(block: TemporalBasicBlock | TemporalBottleneck, x: Tensor, given: Relay | None) -> Branches:
     """What the temporal module gives to the convolutions, and the shortcut."""
     shortcut = block.downsample
     if shortcut is None:
-        found: Branches = block.tin(x, owned)
+        found: Branches = block.tin(x, given)
         return found
-    owned = (
-        owned and not isinstance(block.tin, NoInterlace) and not any(watched(module) for module in shortcut.modules())
-    )
-    if owned and not torch.is_grad_enabled():
+    if isinstance(block.tin, NoInterlace) or any(watched(module) for module in shortcut.modules()):
+        given = None
+    if given is not None and not torch.is_grad_enabled():
         identity = shortcut(x)  # first: x may be overwritten after it
-        return Branches(block.tin(x, owned).branch, identity)
-    if owned and _picks_pixels(shortcut):
+        return Branches(block.tin(x, given, None).branch, identity)
+    if given is not None and _picks_pixels(shortcut):
         # What its convolution keeps for the backward pass are the pixels that it reads, so that x may be overwritten.
-        branch, identity, _ = block.tin(x, owned, shortcut[0].stride[0])
+        branch, identity, _ = block.tin(x, given, shortcut[0].stride[0])
         return Branches(branch, shortcut[1](nn.functional.conv2d(identity, shortcut[0].weight, shortcut[0].bias)))
     branch, identity, _ = block.tin(x)  # the shortcut's convolution keeps x
     return Branches(branch, shortcut(identity))

@@ -1,0 +1,250 @@
+// The backward pass of rows in one go, for float and AVX-512: a row's groups gathered from other frames, added to what another
+// reader passes, masked, written, and multiplied with x for the sums, while each is in a register. Every lane computes what
+// move_cpu.h and add_products do, in their order: the bits are theirs.
+// For interlace_cpu.cpp: everything has internal linkage.
+#pragma once
+
+#include "move_cpu.h"
+
+namespace tin {
+namespace {
+
+// What the sums over a chunk's rows multiply grad with.
+template <class T>
+struct Products {
+  const T* x; // its groups, from the chunk's first row; null for no sums
+  int64_t row; // elements from a row to the next
+  Acc<T>* sums; // (G, 2)
+};
+
+template <class T, class TapsOf>
+TIN_INLINE bool gather_chunk(const Params&, const CpuGrid&, const Chunk&, const Movement<T>&, const Products<T>&, const TapsOf&) {
+  return false; // not here: move_chunk, then add_products
+}
+
+#if defined(__AVX512F__)
+
+constexpr int kLanes = 16;
+
+// Adds up as `total` of interlace_cpu.cpp does what lanes [0, lanes) hold.
+TIN_INLINE float total_of(__m512 sums, int first, int lanes) {
+  alignas(64) float all[kLanes];
+  float part[kLanes] = {};
+  _mm512_store_ps(all, sums);
+  for (int j = 0; j < lanes; ++j) {
+    part[j] = all[first + j];
+  }
+  for (int step = kLanes / 2; step > 0; step /= 2) {
+    for (int j = 0; j < step; ++j) {
+      part[j] += part[j + step];
+    }
+  }
+  return part[0];
+}
+
+// Both frames of the gradient that a group is gathered from: `read` for the sums, where the frame is in the clip, and `used` for
+// the gradient, where its coefficient is not zero too.
+struct Gathered {
+  const float *near, *far; // null where not read
+  bool near_used, far_used;
+  __m512 near_scale, far_scale, fill;
+};
+
+TIN_INLINE Gathered gathered(const float* clip, int64_t frame, const Taps<float>& taps) {
+  return {
+      taps.near.frame < 0 ? nullptr : clip + taps.near.frame * frame,
+      taps.far.frame < 0 ? nullptr : clip + taps.far.frame * frame,
+      taps.near.used, taps.far.used,
+      _mm512_set1_ps(taps.near.scale), _mm512_set1_ps(taps.far.scale), _mm512_set1_ps(taps.fill)};
+}
+
+// What is done with 16 gathered elements at `at` of the frame; `passed` and `signs` are the row's, null for none.
+template <bool STREAM>
+TIN_INLINE void put(const Movement<float>& m, int64_t at, __m512 value, const float* passed, const uint8_t* signs) {
+  if (STREAM) {
+    return _mm512_stream_ps(m.out + at, value);
+  }
+  if (passed) {
+    value = _mm512_add_ps(value, _mm512_loadu_ps(passed));
+  }
+  if (signs) {
+    value = passed_of(value, signs);
+  }
+  _mm512_storeu_ps(m.out + at, value);
+}
+
+// A row from where its groups end.
+template <bool STREAM>
+TIN_INLINE void put_rest(
+    const Params& p, const Movement<float>& m, int64_t at, const float* passed, const uint8_t* signs, int64_t fold) {
+  if (STREAM) {
+    return stream_lines(m.out + at + fold, m.own + at + fold, p.row - fold);
+  }
+  pass(
+      m.out + at + fold, m.own + at + fold, passed ? passed + fold : nullptr, signs ? signs + fold / 8 : nullptr,
+      p.row - fold);
+}
+
+// Groups of whole vectors.
+template <bool STREAM, class TapsOf>
+TIN_INLINE void gather_vectors(
+    const Params& p, const Chunk& chunk, const Movement<float>& m, const Products<float>& products, const TapsOf& taps_of) {
+  Gathered groups[kGroups];
+  __m512 near_sums[kGroups], far_sums[kGroups];
+  for (int64_t k = 0; k < p.groups; ++k) {
+    groups[k] = gathered(m.clip, p.frame, taps_of(k));
+    near_sums[k] = far_sums[k] = _mm512_setzero_ps();
+  }
+  for (int64_t r = 0; r < chunk.rows; ++r) {
+    const int64_t at = (chunk.row + r) * p.row;
+    const float* passed = passed_row(p, m, chunk.row + r);
+    const uint8_t* signs = m.signs ? m.signs + at / 8 : nullptr;
+    for (int64_t k = 0; k < p.groups; ++k) {
+      const Gathered& g = groups[k];
+      __m512 near_sum = near_sums[k], far_sum = far_sums[k];
+      for (int64_t i = k * p.run; i < (k + 1) * p.run; i += kLanes) {
+        const __m512 near = g.near ? _mm512_loadu_ps(g.near + at + i) : _mm512_setzero_ps();
+        const __m512 far = g.far ? _mm512_loadu_ps(g.far + at + i) : _mm512_setzero_ps();
+        __m512 value = g.fill;
+        if (g.near_used && g.far_used) {
+          value = _mm512_add_ps(_mm512_mul_ps(g.near_scale, near), _mm512_mul_ps(g.far_scale, far));
+        } else if (g.near_used) {
+          value = _mm512_mul_ps(g.near_scale, near);
+        } else if (g.far_used) {
+          value = _mm512_mul_ps(g.far_scale, far);
+        }
+        put<STREAM>(m, at + i, value, passed ? passed + i : nullptr, signs ? signs + i / 8 : nullptr);
+        if (products.x) {
+          const __m512 x = _mm512_loadu_ps(products.x + r * products.row + i);
+          if (g.near) {
+            near_sum = _mm512_add_ps(near_sum, _mm512_mul_ps(near, x));
+          }
+          if (g.far) {
+            far_sum = _mm512_add_ps(far_sum, _mm512_mul_ps(far, x));
+          }
+        }
+        if (STREAM) {
+          const int64_t soon = at + kAhead * p.row + i;
+          prefetch(g.near, soon, kLanes);
+          prefetch(g.far, soon, kLanes);
+          prefetch(products.x, (r + kAhead) * products.row + i, kLanes);
+        }
+      }
+      near_sums[k] = near_sum;
+      far_sums[k] = far_sum;
+    }
+    put_rest<STREAM>(p, m, at, passed, signs, p.groups * p.run);
+  }
+  if (products.x) {
+    for (int64_t k = 0; k < p.groups; ++k) {
+      products.sums[2 * k] = total_of(near_sums[k], 0, kLanes);
+      products.sums[2 * k + 1] = total_of(far_sums[k], 0, kLanes);
+    }
+  }
+}
+
+// Groups that are one vector together, of `run` lanes each.
+template <bool STREAM, int RUN, class TapsOf>
+TIN_INLINE void gather_line(
+    const Params& p, const Chunk& chunk, const Movement<float>& m, const Products<float>& products, const TapsOf& taps_of) {
+  constexpr int groups = kLanes / RUN;
+  const __m512i none = _mm512_setzero_si512();
+  const float *near_from[groups], *far_from[groups];
+  __m512i near_lanes[groups], far_lanes[groups], near_read = none, far_read = none, near_used = none, far_used = none;
+  alignas(64) float near_scales[kLanes], far_scales[kLanes], near_elses[kLanes], far_elses[kLanes];
+  Frames<2 * groups> frames;
+  for (int k = 0; k < groups; ++k) {
+    const Taps<float> taps = taps_of(k);
+    const __m512i lanes = lanes_of(k * RUN, RUN);
+    near_lanes[k] = taps.near.frame < 0 ? none : lanes;
+    far_lanes[k] = taps.far.frame < 0 ? none : lanes;
+    near_from[k] = taps.near.frame < 0 ? m.own : m.clip + taps.near.frame * p.frame;
+    far_from[k] = taps.far.frame < 0 ? m.own : m.clip + taps.far.frame * p.frame;
+    frames.note(near_from[k]);
+    frames.note(far_from[k]);
+    near_read = _mm512_or_si512(near_read, near_lanes[k]);
+    far_read = _mm512_or_si512(far_read, far_lanes[k]);
+    near_used = _mm512_or_si512(near_used, taps.near.used ? lanes : none);
+    far_used = _mm512_or_si512(far_used, taps.far.used ? lanes : none);
+    for (int j = k * RUN; j < (k + 1) * RUN; ++j) {
+      near_scales[j] = taps.near.used ? taps.near.scale : 1;
+      far_scales[j] = taps.far.used ? taps.far.scale : 1;
+      near_elses[j] = taps.near.used ? 0 : taps.far.used ? -0.0f : taps.fill; // -0 changes no sum
+      far_elses[j] = taps.far.used ? 0 : -0.0f;
+    }
+  }
+  const __m512 near_scale = _mm512_load_ps(near_scales), far_scale = _mm512_load_ps(far_scales);
+  const __m512 near_else = _mm512_load_ps(near_elses), far_else = _mm512_load_ps(far_elses);
+  const __mmask16 near_sum = _mm512_movepi32_mask(near_read), far_sum = _mm512_movepi32_mask(far_read);
+  __m512 near_sums = _mm512_setzero_ps(), far_sums = _mm512_setzero_ps();
+  const auto with = [](__m512 value, __m512i lanes, __m512 otherwise) { // zero in those lanes
+    return _mm512_or_ps(_mm512_and_ps(value, _mm512_castsi512_ps(lanes)), otherwise);
+  };
+  for (int64_t r = 0; r < chunk.rows; ++r) {
+    const int64_t at = (chunk.row + r) * p.row;
+    const float* passed = passed_row(p, m, chunk.row + r);
+    const uint8_t* signs = m.signs ? m.signs + at / 8 : nullptr;
+    __m512 near = _mm512_setzero_ps(), far = _mm512_setzero_ps();
+    for (int k = 0; k < groups; ++k) {
+      near = with_lanes(near, near_from[k] + at, near_lanes[k]);
+      far = with_lanes(far, far_from[k] + at, far_lanes[k]);
+    }
+    const __m512 value = _mm512_add_ps(
+        _mm512_mul_ps(near_scale, with(near, near_used, near_else)),
+        _mm512_mul_ps(far_scale, with(far, far_used, far_else)));
+    put<STREAM>(m, at, value, passed, signs);
+    if (products.x) {
+      const __m512 x = _mm512_loadu_ps(products.x + r * products.row);
+      near_sums = _mm512_mask_add_ps(near_sums, near_sum, near_sums, _mm512_mul_ps(near, x));
+      far_sums = _mm512_mask_add_ps(far_sums, far_sum, far_sums, _mm512_mul_ps(far, x));
+    }
+    if (STREAM) {
+      frames.prefetch(at + kLinesAhead * p.row);
+      if (products.x) {
+        __builtin_prefetch(products.x + (r + kLinesAhead) * products.row);
+      }
+    }
+    put_rest<STREAM>(p, m, at, passed, signs, kLanes);
+  }
+  if (products.x) {
+    for (int k = 0; k < groups; ++k) {
+      products.sums[2 * k] = total_of(near_sums, k * RUN, RUN);
+      products.sums[2 * k + 1] = total_of(far_sums, k * RUN, RUN);
+    }
+  }
+}
+
+template <bool STREAM, class TapsOf>
+TIN_INLINE bool gather_rows(
+    const Params& p, const Chunk& chunk, const Movement<float>& m, const Products<float>& products, const TapsOf& taps_of) {
+  if (p.run == 4 && p.groups == 4) {
+    gather_line<STREAM, 4>(p, chunk, m, products, taps_of);
+  } else if (p.run == 8 && p.groups == 2) {
+    gather_line<STREAM, 8>(p, chunk, m, products, taps_of);
+  } else if (!STREAM && p.run % kLanes == 0) { // a stream of these is faster row by row (measured: 1.5 times), and its sums after it
+    gather_vectors<STREAM>(p, chunk, m, products, taps_of);
+  } else {
+    return false;
+  }
+  if (STREAM) {
+    _mm_sfence();
+  }
+  return true;
+}
+
+// Whether it was done here.
+template <class TapsOf>
+TIN_INLINE bool gather_chunk(
+    const Params& p, const CpuGrid& grid, const Chunk& chunk, const Movement<float>& m, const Products<float>& products,
+    const TapsOf& taps_of) {
+  if (p.rows == 1 || p.groups > kGroups) {
+    return false;
+  }
+  return streams(p, grid, m) ? gather_rows<true>(p, chunk, m, products, taps_of)
+                             : gather_rows<false>(p, chunk, m, products, taps_of);
+}
+
+#endif
+
+} // namespace
+} // namespace tin
