@@ -55,21 +55,26 @@ void copy(const FoldArgs<T>& args, int64_t begin, int64_t end) {
 
 template <class T>
 void spread(const SpreadArgs<T>& args, int64_t begin, int64_t end) {
-  const Acc<T> pixels = static_cast<Acc<T>>(args.pixels);
   for (int64_t row = begin; row < end; ++row) {
     T* __restrict__ x_grad = args.x_grad + row * args.channels;
-    const Acc<T>* __restrict__ means_grad = args.means_grad + row / args.pixels * args.folded;
+    const Acc<T>* __restrict__ shares = args.shares + row / args.pixels * args.folded;
     if (!args.signs) {
       for (int64_t c = 0; c < args.folded; ++c) {
-        narrow(widen(x_grad[c]) + means_grad[c] / pixels, x_grad[c]);
+        narrow(widen(x_grad[c]) + shares[c], x_grad[c]);
       }
       continue;
     }
     const uint8_t* signs = args.signs + row * args.channels / 8;
-    for (int64_t c = 0; c < args.folded; c += 8) {
+    int64_t c = 0;
+    if constexpr (std::is_same_v<T, Acc<T>>) {
+      for (; c + kSigns<T> <= args.folded; c += kSigns<T>) {
+        pass_sum_of_several(x_grad + c, x_grad + c, shares + c, signs + c / 8);
+      }
+    }
+    for (; c < args.folded; c += 8) {
       T sums[8];
       for (int j = 0; j < 8; ++j) {
-        narrow(widen(x_grad[c + j]) + means_grad[c + j] / pixels, sums[j]);
+        narrow(widen(x_grad[c + j]) + shares[c + j], sums[j]);
       }
       pass_eight(x_grad + c, sums, signs[c / 8]);
     }

@@ -23,7 +23,7 @@ struct FoldArgs {
 template <class T>
 struct SpreadArgs {
   T* x_grad; // channels_last, as x
-  const Acc<T>* means_grad; // (frames, folded)
+  const Acc<T>* shares; // of each pixel in the gradient of the means, (frames, folded)
   const uint8_t* signs; // as in CpuBackwardArgs; null for none
   int64_t pixels, channels, folded;
 };

@@ -135,7 +135,19 @@ TIN_INLINE void pooled_rows(
     for (int64_t c = 0; c < pool.pooled; ++c) {
       sums[c] = 0;
     }
-    for (int64_t row = frame * pool.pixels + first; row < frame * pool.pixels + last; ++row) {
+    const int64_t end_row = frame * pool.pixels + last;
+    int64_t row = frame * pool.pixels + first;
+    for (; row + 4 <= end_row; row += 4) { // rows a turn: sums are loaded and stored a quarter as often, and added in the same order
+      for (int64_t j = 0; j < 4; ++j) {
+        join_one(row + j);
+      }
+      const T* __restrict__ joined = branch + row * channels;
+      for (int64_t c = 0; c < pool.pooled; ++c) {
+        const Acc<T> sum = sums[c] + widen(joined[c]) + widen(joined[channels + c]);
+        sums[c] = sum + widen(joined[2 * channels + c]) + widen(joined[3 * channels + c]);
+      }
+    }
+    for (; row < end_row; ++row) {
       join_one(row);
       const T* __restrict__ joined = branch + row * channels;
       for (int64_t c = 0; c < pool.pooled; ++c) {

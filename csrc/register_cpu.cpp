@@ -148,8 +148,12 @@ void spread_means(Tensor x_grad, Tensor means_grad, OptionalTensor signs) {
     using T = decltype(type);
     STD_TORCH_CHECK(means_grad.scalar_type() == accumulate_type<T>, "means_grad must be float32, or float64 like x_grad");
     const int64_t pixels = x_grad.size(2) * x_grad.size(3), folded = means_grad.size(1);
+    const std::unique_ptr<Acc<T>[]> shares(new Acc<T>[means_grad.numel()]);
+    for (int64_t i = 0; i < means_grad.numel(); ++i) {
+      shares[i] = data<Acc<T>>(means_grad)[i] / static_cast<Acc<T>>(pixels);
+    }
     const SpreadArgs<T> args{
-        mutable_data<T>(x_grad), data<Acc<T>>(means_grad), signs ? data<uint8_t>(*signs) : nullptr,
+        mutable_data<T>(x_grad), shares.get(), signs ? data<uint8_t>(*signs) : nullptr,
         pixels, x_grad.size(1), folded};
     torch::stable::parallel_for(0, x_grad.size(0) * pixels, grain_of(folded), [&](int64_t begin, int64_t end) {
       kernels_for(TIN_AT_LEVEL(fold), type).spread(args, begin, end);

@@ -36,8 +36,7 @@ def rectified(convolution: nn.Module, norm: nn.Module, relu: nn.Module, x: Tenso
         and not (torch.is_grad_enabled() and made.requires_grad)
         and _is_plain(norm, made)
         and _fits(made, made)
-        and not watched(relu)
-        and not watched(convolution)
+        and not watched(relu, convolution)
     ):
         torch.ops.tin.norm_relu_(made, norm.running_mean, norm.running_var, norm.weight, norm.bias, norm.eps)
         return made
@@ -89,21 +88,24 @@ def join(
     return branch
 
 
-def watched(module: nn.Module) -> bool:
-    """Whether somebody waits for the module to be called, and may keep what it takes or makes. A forward pre-hook whose attribute
-    `keeps_nothing` is true has read what it wants when the module begins: it does not count."""
+def watched(*modules: nn.Module) -> bool:
+    """Whether somebody waits for one of the modules to be called, and may keep what it takes or makes. A forward pre-hook whose
+    attribute `keeps_nothing` is true has read what it wants when the module begins: it does not count."""
     everyone = nn.modules.module
-    pre_hooks = module._forward_pre_hooks
-    return bool(
-        module._forward_hooks
-        or (pre_hooks and not all(getattr(hook, "keeps_nothing", False) for hook in pre_hooks.values()))
-        or module._backward_hooks
-        or module._backward_pre_hooks
-        or everyone._global_forward_hooks
+    if (
+        everyone._global_forward_hooks
         or everyone._global_forward_pre_hooks
         or everyone._global_backward_hooks
         or everyone._global_backward_pre_hooks
-    )
+    ):
+        return True
+    for module in modules:
+        if module._forward_hooks or module._backward_hooks or module._backward_pre_hooks:
+            return True
+        pre_hooks = module._forward_pre_hooks
+        if pre_hooks and not all(getattr(hook, "keeps_nothing", False) for hook in pre_hooks.values()):
+            return True
+    return False
 
 
 class _Join(torch.autograd.Function):

@@ -87,7 +87,7 @@ def split_by_nets(
     Returns:
         None where the kernels do not take this; compose it of PyTorch's operators then.
     """
-    wide = torch.promote_types(x.dtype, torch.float32)
+    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
     if not is_eager(x) or num_segments > MAX_SEGMENTS or any(w.dtype != wide for w in weights):
         return None
     owned = owned and _may_overwrite(x, fold)

@@ -54,9 +54,10 @@ class TemporalInterlace(nn.Module):
             stride: the identity is wanted at every `stride`-th pixel alone; None: not at all.
         """
         owned = given is not None and not watched(self)
-        if not any(watched(module) for module in self.modules() if module is not self):
+        weights = self._weights()
+        if weights is not None:
             means = given.means if given is not None else None
-            both = split_by_nets(x, self.fold, self._weights(), self.num_segments, owned, stride, means)
+            both = split_by_nets(x, self.fold, weights, self.num_segments, owned, stride, means)
             if both is not None:
                 return both
         offset, gain = self.offsets_and_gains(x)
@@ -79,9 +80,21 @@ class TemporalInterlace(nn.Module):
             offset, gain = self.offset(channels[..., 0]), self.gain(channels[..., 1:])
             return offset.to(descriptor.dtype), gain.to(descriptor.dtype)
 
-    def _weights(self) -> list[Tensor]:
-        layers = (self.offset.conv, self.gain.conv, self.offset.fc1, self.offset.fc2)
-        return [parameter for layer in layers for parameter in (layer.weight, _bias(layer))]
+    def _weights(self) -> list[Tensor] | None:
+        """The networks' for the kernels; None where somebody watches them, or has put other layers in their place."""
+        # Their dictionaries: each attribute of a Module costs a microsecond or more, and this runs in every block.
+        offset, gain = self._modules["offset"], self._modules["gain"]
+        assert offset is not None
+        assert gain is not None
+        inner = offset._modules
+        layers: list[nn.Module] = []
+        weights: list[Tensor] = []
+        for layer in (inner["conv"], gain._modules["conv"], inner["fc1"], inner["fc2"]):
+            if type(layer) is not nn.Conv1d and type(layer) is not nn.Linear:
+                return None
+            layers.append(layer)
+            weights += [p for p in layer._parameters.values() if p is not None]
+        return weights if len(weights) == 8 and not watched(offset, gain, *layers) else None
 
     def extra_repr(self) -> str:
         return f"num_segments={self.num_segments}, fold={self.fold}"

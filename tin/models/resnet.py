@@ -187,7 +187,7 @@ def _branches(block: TemporalBasicBlock | TemporalBottleneck, x: Tensor, given: 
     if shortcut is None:
         found: Branches = block.tin(x, given)
         return found
-    if isinstance(block.tin, NoInterlace) or any(watched(module) for module in shortcut.modules()):
+    if isinstance(block.tin, NoInterlace) or watched(*shortcut.modules()):
         given = None
     if given is not None and not torch.is_grad_enabled():
         identity = shortcut(x)  # first: x may be overwritten after it
