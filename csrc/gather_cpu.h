@@ -85,10 +85,11 @@ TIN_INLINE void put_rest(
       p.row - fold);
 }
 
-// Groups of whole vectors.
-template <bool STREAM, class TapsOf>
+// Groups of whole vectors, through the caches: a stream of them is faster row by row, and its sums after it (measured: 1.5 times).
+template <class TapsOf>
 TIN_INLINE void gather_vectors(
-    const Params& p, const Chunk& chunk, const Movement<float>& m, const Products<float>& products, const TapsOf& taps_of) {
+    const Params& p, const Chunk& chunk, const Movement<float>& m, const Products<float>& products, bool large,
+    const TapsOf& taps_of) {
   Gathered groups[kGroups];
   __m512 near_sums[kGroups], far_sums[kGroups];
   for (int64_t k = 0; k < p.groups; ++k) {
@@ -113,7 +114,7 @@ TIN_INLINE void gather_vectors(
         } else if (g.far_used) {
           value = _mm512_mul_ps(g.far_scale, far);
         }
-        put<STREAM>(m, at + i, value, passed ? passed + i : nullptr, signs ? signs + i / 8 : nullptr);
+        put<false>(m, at + i, value, passed ? passed + i : nullptr, signs ? signs + i / 8 : nullptr);
         if (products.x) {
           const __m512 x = _mm512_loadu_ps(products.x + r * products.row + i);
           if (g.near) {
@@ -123,7 +124,7 @@ TIN_INLINE void gather_vectors(
             far_sum = _mm512_add_ps(far_sum, _mm512_mul_ps(far, x));
           }
         }
-        if (STREAM) {
+        if (large) {
           const int64_t soon = at + kAhead * p.row + i;
           prefetch(g.near, soon, kLanes);
           prefetch(g.far, soon, kLanes);
@@ -133,7 +134,7 @@ TIN_INLINE void gather_vectors(
       near_sums[k] = near_sum;
       far_sums[k] = far_sum;
     }
-    put_rest<STREAM>(p, m, at, passed, signs, p.groups * p.run);
+    put_rest<false>(p, m, at, passed, signs, p.groups * p.run);
   }
   if (products.x) {
     for (int64_t k = 0; k < p.groups; ++k) {
@@ -216,13 +217,13 @@ TIN_INLINE void gather_line(
 
 template <bool STREAM, class TapsOf>
 TIN_INLINE bool gather_rows(
-    const Params& p, const Chunk& chunk, const Movement<float>& m, const Products<float>& products, const TapsOf& taps_of) {
+    const Params& p, const CpuGrid& grid, const Chunk& chunk, const Movement<float>& m, const Products<float>& products, const TapsOf& taps_of) {
   if (p.run == 4 && p.groups == 4) {
     gather_line<STREAM, 4>(p, chunk, m, products, taps_of);
   } else if (p.run == 8 && p.groups == 2) {
     gather_line<STREAM, 8>(p, chunk, m, products, taps_of);
-  } else if (!STREAM && p.run % kLanes == 0) { // a stream of these is faster row by row (measured: 1.5 times), and its sums after it
-    gather_vectors<STREAM>(p, chunk, m, products, taps_of);
+  } else if (!STREAM && p.run % kLanes == 0) {
+    gather_vectors(p, chunk, m, products, grid.large, taps_of);
   } else {
     return false;
   }
@@ -240,8 +241,8 @@ TIN_INLINE bool gather_chunk(
   if (p.rows == 1 || p.groups > kGroups) {
     return false;
   }
-  return streams(p, grid, m) ? gather_rows<true>(p, chunk, m, products, taps_of)
-                             : gather_rows<false>(p, chunk, m, products, taps_of);
+  return streams(p, grid, m) ? gather_rows<true>(p, grid, chunk, m, products, taps_of)
+                             : gather_rows<false>(p, grid, chunk, m, products, taps_of);
 }
 
 #endif
