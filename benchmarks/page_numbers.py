@@ -151,7 +151,7 @@ def _op_alone() -> str:
         "|---|---|---|---|---|---|---|",
         *lines("forward", "forward", "2 C", shapes, True),
         *lines("backward", "backward", "2¼ C", shapes, True),
-        *lines("in place", "in place (what the network does forward)", "C", shapes[1:], False),
+        *lines("in place", "in place (what the network does forward)", "¾ C", shapes[1:], False),
         *lines("both gradients", "both gradients (what it does backward)", "3¼ C", shapes[1:], False),
     )
 
