@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import zip_longest
 
 import torch
 from torch import Tensor, nn
@@ -147,7 +148,7 @@ class Stage(nn.Sequential):
 def _in_turn(parts: Iterable[nn.Module], x: Tensor, given: Relay | None, asked: Relay | None = None) -> Tensor:
     """Stages, or a stage's blocks, one after another. What one gives to the next is theirs alone, unless somebody watches."""
     parts = list(parts)
-    for part, following in zip(parts, [*parts[1:], None], strict=True):
+    for part, following in zip_longest(parts, parts[1:]):
         if _hands_over(part):
             relay = asked if following is None else Relay(_asked_by(following))
             x = part(x, given, relay)
