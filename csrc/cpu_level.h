@@ -46,6 +46,9 @@ const auto& kernels_for(const Table& table, T) {
   }
 }
 
+// Pixels that a mean sums apart: of many, it then loses no more digits than of few.
+constexpr int64_t kPoolRows = 64;
+
 // Elements a thread should have at least, as at::internal::GRAIN_SIZE: below that, waking it costs more than it does.
 constexpr int64_t kGrain = 32768;
 

@@ -7,7 +7,6 @@ namespace tin {
 namespace {
 
 constexpr int64_t kRun = 512; // channels whose sums stay in the first-level cache
-constexpr int64_t kPixels = 64; // summed apart: a mean of many pixels loses no more digits than one of few
 
 TIN_INLINE int64_t lesser(int64_t a, int64_t b) {
   return a < b ? a : b;
@@ -20,9 +19,9 @@ void copy_run(const FoldArgs<T>& args, int64_t frame, int64_t first, int64_t run
   const T* __restrict__ x = args.x + frame * args.pixels * args.channels + first;
   T* __restrict__ fold = args.fold + frame * args.pixels * args.folded + first;
   A totals[kRun] = {};
-  for (int64_t block = 0; block < args.pixels; block += kPixels) {
+  for (int64_t block = 0; block < args.pixels; block += kPoolRows) {
     A sums[kRun] = {};
-    const int64_t end = lesser(block + kPixels, args.pixels);
+    const int64_t end = lesser(block + kPoolRows, args.pixels);
     for (int64_t pixel = block; pixel < end; ++pixel) {
       const T* from = x + pixel * args.channels;
       T* to = fold + pixel * args.folded;

@@ -9,6 +9,17 @@
 namespace tin {
 namespace {
 
+// Of 16 running sums, which it overwrites.
+template <class A>
+TIN_INLINE A total(A* sums) {
+  for (int step = 8; step > 0; step /= 2) {
+    for (int j = 0; j < step; ++j) {
+      sums[j] += sums[j + step];
+    }
+  }
+  return sums[0];
+}
+
 // What the sums over a chunk's rows multiply grad with.
 template <class T>
 struct Products {
@@ -26,7 +37,7 @@ TIN_INLINE bool gather_chunk(const Params&, const CpuGrid&, const Chunk&, const 
 
 constexpr int kLanes = 16;
 
-// Adds up as `total` of interlace_cpu.cpp does what lanes [0, lanes) hold.
+// Of lanes [first, first + lanes), the others as zeros.
 TIN_INLINE float total_of(__m512 sums, int first, int lanes) {
   alignas(64) float all[kLanes];
   float part[kLanes] = {};
@@ -34,12 +45,7 @@ TIN_INLINE float total_of(__m512 sums, int first, int lanes) {
   for (int j = 0; j < lanes; ++j) {
     part[j] = all[first + j];
   }
-  for (int step = kLanes / 2; step > 0; step /= 2) {
-    for (int j = 0; j < step; ++j) {
-      part[j] += part[j + step];
-    }
-  }
-  return part[0];
+  return total(part);
 }
 
 // Both frames of the gradient that a group is gathered from: `read` for the sums, where the frame is in the clip, and `used` for

@@ -32,16 +32,6 @@ TIN_INLINE void add_products(
   }
 }
 
-template <class A>
-TIN_INLINE A total(A* sums) {
-  for (int step = 8; step > 0; step /= 2) {
-    for (int j = 0; j < step; ++j) {
-      sums[j] += sums[j + step];
-    }
-  }
-  return sums[0];
-}
-
 template <class T>
 void forward(const Params& p, const CpuGrid& grid, const ForwardArgs<T>& args, int64_t begin, int64_t end) {
   for (int64_t index = begin; index < end; ++index) {

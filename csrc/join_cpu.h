@@ -7,7 +7,6 @@
 namespace tin {
 
 constexpr int64_t kJoinBlock = 64; // elements; whole bytes of signs
-constexpr int64_t kPoolRows = 64; // pixels summed apart: a mean of many loses no more digits than one of few
 
 // The means over a frame of a join's first channels, which the next split wants, taken in the join's own pass over
 // channels_last memory. Item i is rows [kPoolRows * (i % blocks), ...) of frame i / blocks.
