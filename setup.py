@@ -99,13 +99,13 @@ def cpu_library(folder: Path) -> tuple[list[list[str]], list[str]]:
     compiler = host_compiler()
     flags = [*compiler, "-std=c++20", "-O3", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra"]
     objects, commands = [], []
-    for source in ("register_cpu", "register_join_cpu", "register_nets_cpu", "cpu_level"):
+    for source in ("register_cpu", "register_join_cpu", "register_norm_cpu", "register_nets_cpu", "cpu_level"):
         objects.append(str(folder / f"{source}.o"))
         commands.append([*flags, *torch_headers(), "-c", f"csrc/{source}.cpp", "-o", objects[-1]])
     # no contraction to fused multiply-adds: every processor gives the same bits, and memory is the limit anyway
     flags.append("-ffp-contract=off")
     levels = SIMD_LEVELS if is_x86_64(compiler) else {"generic": []}
-    for source in ("interlace", "join", "fold"):
+    for source in ("interlace", "join", "norm", "fold"):
         for level, extra in levels.items():
             objects.append(str(folder / f"{source}_{level}.o"))
             commands.append([*flags, *extra, f"-DTIN_LEVEL={level}", "-c", f"csrc/{source}_cpu.cpp", "-o", objects[-1]])

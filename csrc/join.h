@@ -20,17 +20,19 @@ struct JoinArgs {
   int64_t folded, channels;
 };
 
-// relu(norm(branch) + identity) without a gradient; norm is a batch norm in evaluation mode. Element i has
-// channel i / inner % channels.
+// relu(norm(x) + identity). Element i has channel i / inner % channels.
 template <class T>
 struct NormJoinArgs {
-  T* branch;
-  const T* identity;
+  T* out;
+  const T* identity; // on a CPU null: nothing is added
   const Acc<T>* scale; // (channels,) of norm(x) = scale * x + shift
   const Acc<T>* shift;
   const T* fold; // as in JoinArgs; inner is 1 then
   int64_t folded;
   int64_t channels, inner, count;
+  // CPU alone:
+  const T* x; // may be `out`, as it is on CUDA
+  uint8_t* signs; // as in JoinArgs
 };
 
 template <class T>

@@ -65,106 +65,9 @@ void backward(const JoinBackwardArgs<T>& args, int64_t begin, int64_t end) {
   }
 }
 
-// x = relu(scale * x + shift)
-template <class T>
-void norm_relu(const NormJoinArgs<T>& args, int64_t begin, int64_t end) {
-  for (int64_t row = begin; row < end; ++row) {
-    T* __restrict__ x = args.branch + row * (args.inner == 1 ? args.channels : args.inner);
-    if (args.inner == 1) {
-      const Acc<T>* __restrict__ scale = args.scale;
-      const Acc<T>* __restrict__ shift = args.shift;
-      for (int64_t i = 0; i < args.channels; ++i) {
-        narrow(relu(widen(x[i]) * scale[i] + shift[i]), x[i]);
-      }
-      continue;
-    }
-    const Acc<T> scale = args.scale[row % args.channels], shift = args.shift[row % args.channels];
-    for (int64_t i = 0; i < args.inner; ++i) {
-      narrow(relu(widen(x[i]) * scale + shift), x[i]);
-    }
-  }
-}
-
-// branch = relu(scale * branch + shift + identity)
-template <class T>
-TIN_INLINE void norm_add_relu(
-    T* branch, const T* identity, const Acc<T>* scale, const Acc<T>* shift, int64_t length) {
-#pragma GCC ivdep
-  for (int64_t i = 0; i < length; ++i) {
-    narrow(relu(widen(branch[i]) * scale[i] + shift[i] + widen(identity[i])), branch[i]);
-  }
-}
-
-template <class T>
-TIN_INLINE void norm_join_row(const NormJoinArgs<T>& args, int64_t row) {
-  T* branch = args.branch + row * args.channels;
-  const int64_t folded = args.folded;
-  if (folded > 0) {
-    norm_add_relu(branch, args.fold + row * folded, args.scale, args.shift, folded);
-  }
-  norm_add_relu(
-      branch + folded, args.identity + row * args.channels + folded, args.scale + folded, args.shift + folded,
-      args.channels - folded);
-}
-
-template <class T>
-void norm_join(const NormJoinArgs<T>& args, int64_t begin, int64_t end) {
-  for (int64_t row = begin; row < end; ++row) {
-    if (args.inner == 1) {
-      norm_join_row(args, row);
-      continue;
-    }
-    T* branch = args.branch + row * args.inner;
-    const T* identity = args.identity + row * args.inner;
-    const Acc<T> scale = args.scale[row % args.channels], shift = args.shift[row % args.channels];
-    for (int64_t i = 0; i < args.inner; ++i) {
-      narrow(relu(widen(branch[i]) * scale + shift + widen(identity[i])), branch[i]);
-    }
-  }
-}
-
-// Joins the rows of items, each by join_one(row), and sums what is stored while it is in the first-level cache.
-template <class T, class JoinOne>
-TIN_INLINE void pooled_rows(
-    const T* branch, int64_t channels, const PoolArgs<T>& pool, int64_t begin, int64_t end, const JoinOne& join_one) {
-  const int64_t blocks = pool_blocks(pool);
-  for (int64_t item = begin; item < end; ++item) {
-    const int64_t frame = item / blocks, first = item % blocks * kPoolRows;
-    const int64_t last = first + kPoolRows < pool.pixels ? first + kPoolRows : pool.pixels;
-    Acc<T>* __restrict__ sums = pool.sums + item * pool.pooled;
-    for (int64_t c = 0; c < pool.pooled; ++c) {
-      sums[c] = 0;
-    }
-    const int64_t end_row = frame * pool.pixels + last;
-    int64_t row = frame * pool.pixels + first;
-    for (; row + 4 <= end_row; row += 4) { // rows a turn: sums are loaded and stored a quarter as often, and added in the same order
-      for (int64_t j = 0; j < 4; ++j) {
-        join_one(row + j);
-      }
-      const T* __restrict__ joined = branch + row * channels;
-      for (int64_t c = 0; c < pool.pooled; ++c) {
-        const Acc<T> sum = sums[c] + widen(joined[c]) + widen(joined[channels + c]);
-        sums[c] = sum + widen(joined[2 * channels + c]) + widen(joined[3 * channels + c]);
-      }
-    }
-    for (; row < end_row; ++row) {
-      join_one(row);
-      const T* __restrict__ joined = branch + row * channels;
-      for (int64_t c = 0; c < pool.pooled; ++c) {
-        sums[c] += widen(joined[c]);
-      }
-    }
-  }
-}
-
 template <class T>
 void join_pooled(const JoinArgs<T>& args, const PoolArgs<T>& pool, int64_t begin, int64_t end) {
   pooled_rows(args.branch, args.channels, pool, begin, end, [&](int64_t row) { join_row(args, row); });
-}
-
-template <class T>
-void norm_join_pooled(const NormJoinArgs<T>& args, const PoolArgs<T>& pool, int64_t begin, int64_t end) {
-  pooled_rows(args.branch, args.channels, pool, begin, end, [&](int64_t row) { norm_join_row(args, row); });
 }
 
 template <class T>
@@ -188,7 +91,7 @@ void means(const PoolArgs<T>& pool, int64_t begin, int64_t end) {
 }
 
 template <class T>
-constexpr JoinKernels<T> kernels = {join<T>, backward<T>, norm_join<T>, norm_relu<T>, join_pooled<T>, norm_join_pooled<T>, means<T>};
+constexpr JoinKernels<T> kernels = {join<T>, backward<T>, join_pooled<T>, means<T>};
 
 } // namespace
 

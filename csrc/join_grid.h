@@ -74,21 +74,21 @@ TIN_INLINE void join_backward_thread(const JoinBackwardArgs<T>& args, int64_t th
   }
 }
 
-// The norm's scale and shift are made from its four vectors as they are met.
+// In place. The norm's scale and shift are made from its four vectors as they are met.
 template <bool WIDE, class T>
 TIN_INLINE void norm_join_thread(
     const NormJoinArgs<T>& args, const Norm<T>& norm, Acc<T> eps, int64_t thread, int64_t threads) {
   using A = Acc<T>;
   for (int64_t e = thread; e < join_eights(args.count); e += threads) {
-    T branch[kEight], identity[kEight];
-    load_eight<WIDE>(args.branch, e * kEight, args.count, branch);
+    T x[kEight], identity[kEight];
+    load_eight<WIDE>(args.out, e * kEight, args.count, x);
     load_eight<WIDE>(args.identity, e * kEight, args.count, identity);
     TIN_UNROLL for (int i = 0; i < kEight; ++i) {
       const int64_t c = (e * kEight + i) / args.inner % args.channels;
       const A scale = norm.weight[c] / std::sqrt(norm.var[c] + eps);
-      narrow(relu(widen(branch[i]) * scale + (norm.bias[c] - norm.mean[c] * scale) + widen(identity[i])), branch[i]);
+      narrow(relu(widen(x[i]) * scale + (norm.bias[c] - norm.mean[c] * scale) + widen(identity[i])), x[i]);
     }
-    store_eight<WIDE>(args.branch, e * kEight, args.count, branch);
+    store_eight<WIDE>(args.out, e * kEight, args.count, x);
   }
 }
 

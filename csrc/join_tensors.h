@@ -99,7 +99,7 @@ void norm_join_with(
       return;
     }
     NormJoinArgs<T> args{};
-    args.branch = mutable_data<T>(branch);
+    args.x = args.out = mutable_data<T>(branch);
     args.identity = data<T>(identity);
     args.fold = fold ? data<T>(*fold) : nullptr;
     args.folded = fold ? fold->size(1) : 0;

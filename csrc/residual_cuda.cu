@@ -81,7 +81,7 @@ const char* cuda_join_backward(const JoinBackwardArgs<T>& args, int device, void
 
 template <class T>
 const char* cuda_norm_join(const NormJoinArgs<T>& args, const Norm<T>& norm, double eps, int device, void* stream) {
-  const auto kernel = aligned(args.branch, args.identity) ? norm_join_kernel<true, T> : norm_join_kernel<false, T>;
+  const auto kernel = aligned(args.out, args.identity) ? norm_join_kernel<true, T> : norm_join_kernel<false, T>;
   return launch(kernel, blocks_for(args.count), kThreads, 0, device, stream, args, norm, static_cast<Acc<T>>(eps));
 }
 

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from tin import ops
+from tin import norms, ops
+from tin.eager import is_eager, on_cpu_in_rows, watched
 
 
 @dataclass(slots=True)
@@ -26,24 +27,6 @@ class Relay:
     """(N·T, fold), in float32 at least, where the join found them."""
 
 
-def rectified(convolution: nn.Module, norm: nn.Module, relu: nn.Module, x: Tensor) -> Tensor:
-    """relu(norm(convolution(x))). On a CPU, a batch norm in evaluation mode and the ReLU are one pass over what the convolution has
-    made, in its memory; PyTorch's own are two, the first of them into new memory."""
-    made = convolution(x)
-    if (
-        made.device.type == "cpu"
-        and type(relu) is nn.ReLU
-        and not (torch.is_grad_enabled() and made.requires_grad)
-        and _is_plain(norm, made)
-        and _fits(made, made)
-        and not watched(relu, convolution)
-    ):
-        torch.ops.tin.norm_relu_(made, norm.running_mean, norm.running_var, norm.weight, norm.bias, norm.eps)
-        return made
-    result: Tensor = relu(norm(made))
-    return result
-
-
 def join(
     convolution: nn.Module,
     norm: nn.Module,
@@ -52,8 +35,8 @@ def join(
     fold: Tensor | None = None,
     relay: Relay | None = None,
 ) -> Tensor:
-    """relu(norm(convolution(x)) + identity), the last steps in the memory of what the convolution made where that can be; a batch
-    norm in evaluation mode is part of the one pass.
+    """relu(norm(convolution(x)) + identity), the last steps in one pass where that can be: in evaluation mode in the memory of what
+    the convolution made, in training in memory of its own, since the norm keeps what it took.
 
     Args:
         convolution: the branch's last; it makes (N·T, C, H, W).
@@ -63,107 +46,95 @@ def join(
         relay: to the split that takes the result, and its alone; gets the means that it asks for, where the pass can find them.
     """
     branch = convolution(x)
-    tracked = torch.is_grad_enabled() and (branch.requires_grad or identity.requires_grad)
     relay = relay if relay is not None and relay.fold and _pools(branch) else None
-    if not tracked and _is_plain(norm, branch) and _fits(branch, identity) and not watched(convolution):
-        norms = [norm.running_mean, norm.running_var, norm.weight, norm.bias]
+    if torch.is_grad_enabled() and (branch.requires_grad or identity.requires_grad):
+        return _tracked(norm, branch, identity, fold, relay)
+    if norms.is_fixed(norm, branch) and _fits(branch, identity) and not watched(convolution):
+        values = (norm.running_mean, norm.running_var, norm.weight, norm.bias, norm.eps, fold)
         if relay is None:
-            torch.ops.tin.norm_add_relu_(branch, identity, *norms, norm.eps, fold)
+            torch.ops.tin.norm_add_relu_(branch, identity, *values)
         else:
-            _, relay.means = torch.ops.tin.add_relu_pool_(branch, identity, fold, norms, norm.eps, False, relay.fold)
+            relay.means = torch.ops.tin.norm_add_relu_pool_(branch, identity, *values, relay.fold)
         return branch
     branch = norm(branch)
     if fold is None and not _fits(branch, identity):
         return torch.relu_(branch.add_(identity))
-    if torch.is_grad_enabled() and (branch.requires_grad or identity.requires_grad):
-        joined: Tensor
-        joined, means = _Join.apply(branch, identity, fold, relay.fold if relay is not None else 0)
-        if relay is not None:
-            relay.means = means
-        return joined
     if relay is None:
         torch.ops.tin.add_relu_(branch, identity, fold)
     else:
-        _, relay.means = torch.ops.tin.add_relu_pool_(branch, identity, fold, [], 0.0, False, relay.fold)
+        _, relay.means = torch.ops.tin.add_relu_pool_(branch, identity, fold, False, relay.fold)
     return branch
 
 
-def watched(*modules: nn.Module) -> bool:
-    """Whether somebody waits for one of the modules to be called, and may keep what it takes or makes. A forward pre-hook whose
-    attribute `keeps_nothing` is true has read what it wants when the module begins: it does not count."""
-    everyone = nn.modules.module
-    if (
-        everyone._global_forward_hooks
-        or everyone._global_forward_pre_hooks
-        or everyone._global_backward_hooks
-        or everyone._global_backward_pre_hooks
-    ):
-        return True
-    for module in modules:
-        if module._forward_hooks or module._backward_hooks or module._backward_pre_hooks:
-            return True
-        pre_hooks = module._forward_pre_hooks
-        if pre_hooks and not all(getattr(hook, "keeps_nothing", False) for hook in pre_hooks.values()):
-            return True
-    return False
+def _tracked(norm: nn.Module, branch: Tensor, identity: Tensor, fold: Tensor | None, relay: Relay | None) -> Tensor:
+    """`join` of what the convolution has made, for a backward pass."""
+    taken = norms.takes_batches(norm, branch) and _fits(branch, identity)
+    if not taken:
+        branch = norm(branch)
+        if fold is None and not _fits(branch, identity):
+            return torch.relu_(branch.add_(identity))
+    weights = (norm.weight, norm.bias) if taken else (None, None)
+    joined: Tensor
+    joined, means = _Join.apply(
+        branch, identity, fold, relay.fold if relay is not None else 0, norm if taken else None, *weights
+    )
+    if relay is not None:
+        relay.means = means
+    return joined
 
 
 class _Join(torch.autograd.Function):
+    """With a norm in training mode, of what the convolution has made, which stays; else in the branch's memory."""
+
     @staticmethod
     def forward(
-        ctx: Any, branch: Tensor, identity: Tensor, fold: Tensor | None, pooled: int
+        ctx: Any,
+        branch: Tensor,
+        identity: Tensor,
+        fold: Tensor | None,
+        pooled: int,
+        norm: nn.BatchNorm2d | None,
+        weight: Tensor | None,
+        bias: Tensor | None,
     ) -> tuple[Tensor, Tensor | None]:
         ctx.layout = ops.memory_format(branch)
-        means = None
-        if pooled:
-            signs, means = torch.ops.tin.add_relu_pool_(branch, identity, fold, [], 0.0, True, pooled)
-            ctx.mark_non_differentiable(means)  # the split that takes them knows what they are the means of
+        joined = branch
+        means: Tensor | None = None
+        made: tuple[Tensor | None, ...] = ()
+        if norm is not None:
+            joined, signs, mean, invstd, means = norms.batch_norm_relu(norm, branch, identity, fold, pooled)
+            made = (branch, weight, mean, invstd)
+        elif pooled:
+            signs, means = torch.ops.tin.add_relu_pool_(branch, identity, fold, True, pooled)
         else:
             signs = torch.ops.tin.add_relu_signs_(branch, identity, fold)
+        if joined is branch:
+            ctx.mark_dirty(branch)
+        if means is not None:
+            ctx.mark_non_differentiable(means)  # the split that takes them knows what they are the means of
         ctx.signs = signs  # until a split has taken them
-        ctx.save_for_backward(signs)
+        ctx.save_for_backward(signs, *made)
         ctx.masked = None
-        ctx.mark_dirty(branch)
         ctx.set_materialize_grads(False)
-        return branch, means
+        return joined, means
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
         if grad is None:
-            return (None,) * 4
+            return (None,) * 7
         masked, ctx.masked, ctx.signs = ctx.masked, None, None
+        signs, *made = ctx.saved_tensors
         if grad is not masked:  # or with somebody else's added: what is masked twice is masked
-            (signs,) = ctx.saved_tensors
             grad = torch.ops.tin.add_relu_backward(grad.contiguous(memory_format=ctx.layout), signs)
-        return grad, grad, None, None
+        if not made:
+            return grad, grad, None, None, None, None, None
+        branch_grad, *norm_grads = torch.ops.tin.batch_norm_backward(grad, None, *made)
+        return branch_grad, grad, None, None, None, *norm_grads
 
 
 def is_join(node: Any) -> bool:
     return type(node).__name__ == "_JoinBackward"
-
-
-def on_cpu_in_rows(x: Tensor) -> bool:
-    """Whether the CPU kernels for channels_last memory, a row of channels a pixel, run on x."""
-    return x.device.type == "cpu" and x.is_contiguous(memory_format=torch.channels_last)
-
-
-def is_eager(x: Tensor) -> bool:
-    """Whether csrc/'s kernels run on x. A compiler fuses the plain operators itself, and better where it sees them."""
-    return not torch.compiler.is_compiling() and ops.has_native(x.device.type)
-
-
-def _is_plain(norm: nn.Module, branch: Tensor) -> bool:
-    """Whether the norm is a fixed scale and shift for each channel that the kernels can apply."""
-    return (
-        type(norm) is nn.BatchNorm2d
-        and not norm.training
-        and norm.running_mean is not None
-        and norm.affine
-        and norm.weight.dtype == torch.promote_types(branch.dtype, torch.float32)
-        and not (torch.is_grad_enabled() and norm.weight.requires_grad)
-        and not watched(norm)
-    )
 
 
 def _fits(branch: Tensor, identity: Tensor) -> bool:

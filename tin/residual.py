@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from tin import ops
-from tin.joins import is_eager, is_join, on_cpu_in_rows
+from tin.eager import is_eager, on_cpu_in_rows
+from tin.joins import is_join
 
 MAX_SEGMENTS = 64
 """Frames a clip that the networks' kernel takes (csrc/nets.h); longer clips go through PyTorch's operators."""

@@ -155,7 +155,12 @@ extern "C" void nets_backward_float64(
   extern "C" void norm_join_##name(                                                                                    \
       T* branch, const T* identity, const Acc<T>* mean, const Acc<T>* var, const Acc<T>* weight, const Acc<T>* bias,   \
       double eps, int64_t channels, int64_t inner, int64_t count) {                                                    \
-    const NormJoinArgs<T> args{branch, identity, nullptr, nullptr, nullptr, 0, channels, inner, count};                \
+    NormJoinArgs<T> args{};                                                                                            \
+    args.out = branch;                                                                                                 \
+    args.identity = identity;                                                                                          \
+    args.channels = channels;                                                                                          \
+    args.inner = inner;                                                                                                \
+    args.count = count;                                                                                                \
     const Norm<T> norm{mean, var, weight, bias};                                                                       \
     over_threads(aligned(branch, identity), [&](auto wide, int64_t thread, int64_t threads) {                          \
       norm_join_thread<wide.value>(args, norm, static_cast<Acc<T>>(eps), thread, threads);                             \

@@ -48,8 +48,11 @@ for dtype in ALL_TYPES:  # what residual blocks use beside the op
             results += [torch.ops.tin.temporal_interlace_(x, offset, weight, 8, size, keep)]
         results += [kept, means, signs, x.clone(), torch.ops.tin.add_relu_backward(grad, signs)]
         norm = [torch.rand(channels, generator=torch.Generator().manual_seed(s)).to(offset.dtype) for s in range(4)]
-        results += torch.ops.tin.add_relu_pool_(x, passed, kept, [], 0.0, True, 24)
-        results += [*torch.ops.tin.add_relu_pool_(x, passed, None, norm, 1e-5, False, 16), x.clone()]
+        results += torch.ops.tin.add_relu_pool_(x, passed, kept, True, 24)
+        for taken in (None, kept):
+            made = torch.ops.tin.batch_norm_relu(grad, passed, taken, *norm, 0.1, 1e-5, 24)
+            results += [*made, *torch.ops.tin.batch_norm_backward(x, made[1], grad, norm[0], made[2], made[3])]
+        results += [torch.ops.tin.norm_add_relu_pool_(x, passed, *norm, 1e-5, None, 16), x.clone()]
         torch.ops.tin.norm_relu_(x, *norm, 1e-5)
         results += [x]
 torch.save([ops.backend().simd, results], sys.argv[1])

@@ -129,7 +129,7 @@ class _Watcher:
     """Asks a block's networks what they will decide, before the block itself does."""
 
     keeps_nothing = True
-    """Of the input: the block goes on as if nobody watched it (`tin.joins.watched`), with the same kernels and the same bits."""
+    """Of the input: the block goes on as if nobody watched it (`tin.eager.watched`), with the same kernels and the same bits."""
 
     def __init__(self, probe: OffsetProbe, block: str) -> None:
         self._probe, self._block = probe, block

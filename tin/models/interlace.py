@@ -7,8 +7,9 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
+from tin.eager import watched
 from tin.errors import TinError
-from tin.joins import Relay, watched
+from tin.joins import Relay
 from tin.residual import Branches, pixels, pooled, split, split_by_nets
 
 TIN_SHIFT_DIV = 4

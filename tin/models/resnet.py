@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
+from tin.eager import watched
 from tin.errors import TinError, unknown_name
-from tin.joins import Relay, join, rectified, watched
+from tin.joins import Relay, join
 from tin.models.interlace import TIN_SHIFT_DIV, TSM_SHIFT_DIV, NoInterlace, TemporalInterlace, TemporalShift
+from tin.norms import rectified
 from tin.residual import Branches
 
 ARCHITECTURES = tuple(f"{kind}_resnet{depth}" for kind in ("tin", "tsm", "tsn") for depth in (18, 34, 50, 101))
