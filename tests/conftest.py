@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,6 +54,13 @@ def server(https: HttpsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     https.documents.clear()
     https.requests.clear()
     return https
+
+
+def pytest_configure() -> None:
+    """As in a terminal: a script's background jobs ignore Ctrl-C, what runs under nohup a hang-up, and processes inherit that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

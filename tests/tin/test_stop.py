@@ -76,14 +76,6 @@ with mock.patch("tin.train.stop.side_group"), mock.patch("tin.train.stop.ECHO_SE
 """
 
 
-@pytest.fixture(autouse=True)
-def heard_hangups() -> Iterator[None]:
-    """Here and in the processes started here, also where the tests themselves run under nohup."""
-    before: Any = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    yield
-    signal.signal(signal.SIGHUP, before)
-
-
 @contextmanager
 def started(script: str, world_size: int = 1) -> Iterator[list[subprocess.Popen[str]]]:
     with socket.socket() as sock:
@@ -158,7 +150,7 @@ def test_the_second_signal_ends_a_rank_that_is_stuck_waiting_for_another() -> No
 
 
 @pytest.mark.parametrize("signum", SIGNALS, ids=lambda signum: signum.name)
-def test_a_signal_is_known_at_the_next_poll_and_handlers_return(signum: signal.Signals, heard_hangups: None) -> None:
+def test_a_signal_is_known_at_the_next_poll_and_handlers_return(signum: signal.Signals) -> None:
     before = {number: signal.getsignal(number) for number in SIGNALS}
     said: list[str] = []
     with StopRequest(World(), said.append) as stop:
