@@ -48,6 +48,14 @@ TIN_INLINE float total_of(__m512 sums, int first, int lanes) {
   return total(part);
 }
 
+// Of all lanes, added up as `total` does.
+TIN_INLINE float total_of(__m512 sums) {
+  const __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(sums), _mm512_extractf32x8_ps(sums, 1));
+  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+
 // Both frames of the gradient that a group is gathered from: `read` for the sums, where the frame is in the clip, and `used` for
 // the gradient, where its coefficient is not zero too.
 struct Gathered {
@@ -91,7 +99,7 @@ TIN_INLINE void put_rest(
       p.row - fold);
 }
 
-// Groups of whole vectors, through the caches: a stream of them is faster row by row, and its sums after it (measured: 1.5 times).
+// Groups of whole vectors, through the caches.
 template <class TapsOf>
 TIN_INLINE void gather_vectors(
     const Params& p, const Chunk& chunk, const Movement<float>& m, const Products<float>& products, bool large,
@@ -144,8 +152,55 @@ TIN_INLINE void gather_vectors(
   }
   if (products.x) {
     for (int64_t k = 0; k < p.groups; ++k) {
-      products.sums[2 * k] = total_of(near_sums[k], 0, kLanes);
-      products.sums[2 * k + 1] = total_of(far_sums[k], 0, kLanes);
+      products.sums[2 * k] = total_of(near_sums[k]);
+      products.sums[2 * k + 1] = total_of(far_sums[k]);
+    }
+  }
+}
+
+// The sums of one group of whole vectors, whose frames the pass before has brought into the core's own cache.
+template <bool NEAR, bool FAR>
+TIN_INLINE void sum_vectors(
+    const Params& p, const Chunk& chunk, const Products<float>& products, const Gathered& g, int64_t k) {
+  __m512 near_sum = _mm512_setzero_ps(), far_sum = _mm512_setzero_ps();
+  for (int64_t r = 0; r < chunk.rows; ++r) {
+    const int64_t at = (chunk.row + r) * p.row;
+    for (int64_t i = k * p.run; i < (k + 1) * p.run; i += kLanes) {
+      const __m512 x = _mm512_loadu_ps(products.x + r * products.row + i);
+      if (NEAR) {
+        near_sum = _mm512_add_ps(near_sum, _mm512_mul_ps(_mm512_loadu_ps(g.near + at + i), x));
+      }
+      if (FAR) {
+        far_sum = _mm512_add_ps(far_sum, _mm512_mul_ps(_mm512_loadu_ps(g.far + at + i), x));
+      }
+    }
+  }
+  products.sums[2 * k] = total_of(near_sum);
+  products.sums[2 * k + 1] = total_of(far_sum);
+}
+
+// Groups of whole vectors, past the caches: row by row, then the sums (measured: asking for their x meanwhile takes a tenth off both).
+template <class TapsOf>
+TIN_INLINE void stream_vectors(
+    const Params& p, const CpuGrid& grid, const Chunk& chunk, const Movement<float>& m, const Products<float>& products,
+    const TapsOf& taps_of) {
+  Movement<float> asking = m;
+  asking.after = products.x;
+  asking.after_row = products.row;
+  move_chunk(p, grid, chunk, asking, taps_of);
+  if (!products.x) {
+    return;
+  }
+  for (int64_t k = 0; k < p.groups; ++k) {
+    const Gathered g = gathered(m.clip, p.frame, taps_of(k));
+    if (g.near && g.far) {
+      sum_vectors<true, true>(p, chunk, products, g, k);
+    } else if (g.near) {
+      sum_vectors<true, false>(p, chunk, products, g, k);
+    } else if (g.far) {
+      sum_vectors<false, true>(p, chunk, products, g, k);
+    } else {
+      sum_vectors<false, false>(p, chunk, products, g, k);
     }
   }
 }
@@ -228,8 +283,12 @@ TIN_INLINE bool gather_rows(
     gather_line<STREAM, 4>(p, chunk, m, products, taps_of);
   } else if (p.run == 8 && p.groups == 2) {
     gather_line<STREAM, 8>(p, chunk, m, products, taps_of);
-  } else if (!STREAM && p.run % kLanes == 0) {
-    gather_vectors(p, chunk, m, products, grid.large, taps_of);
+  } else if (p.run % kLanes == 0) {
+    if (STREAM) {
+      stream_vectors(p, grid, chunk, m, products, taps_of);
+    } else {
+      gather_vectors(p, chunk, m, products, grid.large, taps_of);
+    }
   } else {
     return false;
   }

@@ -27,6 +27,8 @@ struct Movement {
   const T* passed; // a frame that is added, null for none
   int64_t stride, width; // and of which pixels it is, as in CpuBackwardArgs
   const uint8_t* signs; // of the frame, likewise; null for none
+  const T* after = nullptr; // groups that are read next, one row for each of the chunk's: asked for on the way past the caches
+  int64_t after_row = 0;
 };
 
 // The row of `passed` that is added to a row of the frame; null for none.
@@ -127,6 +129,7 @@ TIN_INLINE void move_rows(const Params& p, const Chunk& chunk, const Movement<T>
       }
     }
     if (STREAM) {
+      prefetch(m.after, (r - chunk.row) * m.after_row, fold);
       memcpy(staged + fold, m.own + at + fold, static_cast<size_t>(edge - fold) * size);
       stream_lines(m.out + at, staged, edge);
       stream_lines(m.out + at + edge, m.own + at + edge, p.row - edge);
