@@ -18,6 +18,11 @@ def on_cpu_in_rows(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.is_contiguous(memory_format=torch.channels_last)
 
 
+def is_dense(x: Tensor) -> bool:
+    """Whether x lies in one of the two layouts that the kernels for joins and norms know."""
+    return x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)
+
+
 def watched(*modules: nn.Module) -> bool:
     """Whether somebody waits for one of the modules to be called, and may keep what it takes or makes. A forward pre-hook whose
     attribute `keeps_nothing` is true has read what it wants when the module begins: it does not count."""

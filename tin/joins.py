@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from tin import norms, ops
-from tin.eager import is_eager, on_cpu_in_rows, watched
+from tin.eager import is_dense, is_eager, on_cpu_in_rows, watched
 
 
 @dataclass(slots=True)
@@ -47,9 +47,10 @@ def join(
     """
     branch = convolution(x)
     relay = relay if relay is not None and relay.fold and _pools(branch) else None
-    if torch.is_grad_enabled() and (branch.requires_grad or identity.requires_grad):
+    tracked = _is_tracked(branch, identity)
+    if tracked and norms.takes_batches(norm, branch) and _fits(branch, identity):
         return _tracked(norm, branch, identity, fold, relay)
-    if norms.is_fixed(norm, branch) and _fits(branch, identity) and not watched(convolution):
+    if not tracked and norms.is_fixed(norm, branch) and _fits(branch, identity) and not watched(convolution):
         values = (norm.running_mean, norm.running_var, norm.weight, norm.bias, norm.eps, fold)
         if relay is None:
             torch.ops.tin.norm_add_relu_(branch, identity, *values)
@@ -59,6 +60,8 @@ def join(
     branch = norm(branch)
     if fold is None and not _fits(branch, identity):
         return torch.relu_(branch.add_(identity))
+    if _is_tracked(branch, identity):  # where nothing before the norm is, the norm's own weights may be
+        return _tracked(None, branch, identity, fold, relay)
     if relay is None:
         torch.ops.tin.add_relu_(branch, identity, fold)
     else:
@@ -66,18 +69,13 @@ def join(
     return branch
 
 
-def _tracked(norm: nn.Module, branch: Tensor, identity: Tensor, fold: Tensor | None, relay: Relay | None) -> Tensor:
-    """`join` of what the convolution has made, for a backward pass."""
-    taken = norms.takes_batches(norm, branch) and _fits(branch, identity)
-    if not taken:
-        branch = norm(branch)
-        if fold is None and not _fits(branch, identity):
-            return torch.relu_(branch.add_(identity))
-    weights = (norm.weight, norm.bias) if taken else (None, None)
+def _tracked(
+    norm: nn.Module | None, branch: Tensor, identity: Tensor, fold: Tensor | None, relay: Relay | None
+) -> Tensor:
+    """The join's last steps, for a backward pass; with a norm, the norm is the first of them."""
+    weights = (norm.weight, norm.bias) if norm is not None else (None, None)
     joined: Tensor
-    joined, means = _Join.apply(
-        branch, identity, fold, relay.fold if relay is not None else 0, norm if taken else None, *weights
-    )
+    joined, means = _Join.apply(branch, identity, fold, relay.fold if relay is not None else 0, norm, *weights)
     if relay is not None:
         relay.means = means
     return joined
@@ -137,6 +135,10 @@ def is_join(node: Any) -> bool:
     return type(node).__name__ == "_JoinBackward"
 
 
+def _is_tracked(branch: Tensor, identity: Tensor) -> bool:
+    return torch.is_grad_enabled() and (branch.requires_grad or identity.requires_grad)
+
+
 def _fits(branch: Tensor, identity: Tensor) -> bool:
     """Whether our kernels take the join: tensors of one kind and layout."""
     return (
@@ -144,7 +146,7 @@ def _fits(branch: Tensor, identity: Tensor) -> bool:
         and branch.dtype == identity.dtype
         and branch.shape == identity.shape
         and branch.stride() == identity.stride()
-        and (branch.is_contiguous() or branch.is_contiguous(memory_format=torch.channels_last))
+        and is_dense(branch)
     )
 
 

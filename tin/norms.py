@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from tin.eager import is_eager, on_cpu_in_rows, watched
+from tin.eager import is_dense, is_eager, on_cpu_in_rows, watched
 
 
 def rectified(convolution: nn.Module, norm: nn.Module, relu: nn.Module, x: Tensor) -> Tensor:
@@ -24,7 +24,7 @@ def rectified(convolution: nn.Module, norm: nn.Module, relu: nn.Module, x: Tenso
             if takes_batches(norm, made):
                 result = _Rectified.apply(made, norm, norm.weight, norm.bias)
                 return result
-        elif is_fixed(norm, made) and _is_dense(made) and not watched(convolution):
+        elif is_fixed(norm, made) and is_dense(made) and not watched(convolution):
             torch.ops.tin.norm_relu_(made, norm.running_mean, norm.running_var, norm.weight, norm.bias, norm.eps)
             return made
     result = relu(norm(made))
@@ -99,7 +99,3 @@ def _is_plain(norm: nn.Module, x: Tensor) -> bool:
         and norm.running_mean.dtype == norm.weight.dtype
         and not watched(norm)
     )
-
-
-def _is_dense(x: Tensor) -> bool:
-    return x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)

@@ -162,6 +162,23 @@ def test_not_a_number_stays_in_its_channel() -> None:
         assert lost.tolist() == [channel == 3 for channel in range(16)]
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("layout", FORMATS, ids=str)
+def test_a_norm_is_trained_where_nothing_before_it_is(layout: torch.memory_format, training: bool) -> None:
+    """Whether or not the next block asks for means."""
+    x, identity = clip(2, 16, 3, 3, layout=layout), clip(2, 16, 3, 3, layout=layout, seed=1)
+    flow = clip(2, 16, 3, 3, layout=layout, seed=2)
+    for relay in (None, Relay(8)):
+        ours = batch_norm(16).train(training)
+        theirs = copy.deepcopy(ours)
+        joins.join(nn.Identity(), ours, x.clone(), identity, relay=relay).backward(flow)
+        torch.relu(theirs(x) + identity).backward(flow)
+        norms.rectified(nn.Identity(), ours, nn.ReLU(), x.clone()).backward(flow)
+        torch.relu(theirs(x)).backward(flow)
+        torch.testing.assert_close(ours.weight.grad, theirs.weight.grad)
+        torch.testing.assert_close(ours.bias.grad, theirs.bias.grad)
+
+
 def test_frozen_weights_get_no_gradient() -> None:
     norm, x = batch_norm(16), clip(2, 16, 3, 3).requires_grad_()
     norm.requires_grad_(False)
