@@ -15,7 +15,7 @@ struct JoinArgs {
   uint8_t* signs; // null where no gradient is wanted
   int64_t count; // elements
   // The first `folded` of every `channels` elements of the identity are read here instead, dense; null for none: where
-  // temporal_interlace_into has overwritten them. Both are multiples of 8 then.
+  // temporal_interlace_ has overwritten them. Both are multiples of 8 then.
   const T* fold;
   int64_t folded, channels;
 };

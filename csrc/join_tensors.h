@@ -1,6 +1,7 @@
 // From tensors to the arguments of the join: checks and outputs, the same for CPU and CUDA.
 #pragma once
 
+#include <initializer_list>
 #include <memory>
 
 #include "join.h"
@@ -79,6 +80,16 @@ Tensor join_backward_with(const Tensor& grad, const Tensor& signs, const Run& ru
   return out;
 }
 
+template <class T>
+void check_per_channel(const Tensor& x, std::initializer_list<const Tensor*> parts) {
+  for (const Tensor* part : parts) {
+    STD_TORCH_CHECK(
+        part->dim() == 1 && part->size(0) == x.size(1) && part->is_contiguous() &&
+            part->scalar_type() == accumulate_type<T> && part->device() == x.device(),
+        "what a batch norm has for each channel must be (C,) = (", x.size(1), ",), float32, or float64 like x");
+  }
+}
+
 // run(NormJoinArgs<T> but for scale and shift, Norm<T>)
 template <class Run>
 void norm_join_with(
@@ -89,12 +100,7 @@ void norm_join_with(
   with_type(branch, [&](auto type) {
     using T = decltype(type);
     using A = Acc<T>;
-    for (const Tensor* part : {&mean, &var, &weight, &bias}) {
-      STD_TORCH_CHECK(
-          part->dim() == 1 && part->size(0) == branch.size(1) && part->is_contiguous() &&
-              part->scalar_type() == accumulate_type<T> && part->device() == branch.device(),
-          "mean, var, weight and bias must be (C,) = (", branch.size(1), ",), float32, or float64 like the branch");
-    }
+    check_per_channel<T>(branch, {&mean, &var, &weight, &bias});
     if (branch.numel() == 0) {
       return;
     }

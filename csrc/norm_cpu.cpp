@@ -66,12 +66,18 @@ void norm_join_pooled(const NormJoinArgs<T>& args, const PoolArgs<T>& pool, int6
   pooled_rows(args.out, args.channels, pool, begin, end, [&](int64_t row) { norm_join_row(args, row); });
 }
 
+// The row after an item's last.
+template <class Args>
+TIN_INLINE int64_t end_of(const Args& args, int64_t item) {
+  const int64_t end = (item + 1) * args.block;
+  return end < args.rows ? end : args.rows;
+}
+
 template <class T>
 void stats(const StatsArgs<T>& args, int64_t begin, int64_t end) {
   using A = Acc<T>;
   for (int64_t item = begin; item < end; ++item) {
-    const int64_t first = item * args.block;
-    const int64_t last = first + args.block < args.rows ? first + args.block : args.rows;
+    const int64_t first = item * args.block, last = end_of(args, item);
     A* __restrict__ means = args.means + item * args.channels;
     A* __restrict__ squares = args.squares + item * args.channels;
     for (int64_t c = 0; c < args.channels; ++c) {
@@ -131,8 +137,7 @@ template <class T>
 void sums(const NormBackwardArgs<T>& args, int64_t begin, int64_t end) {
   using A = Acc<T>;
   for (int64_t item = begin; item < end; ++item) {
-    const int64_t first = item * args.block;
-    const int64_t last = first + args.block < args.rows ? first + args.block : args.rows;
+    const int64_t first = item * args.block, last = end_of(args, item);
     A* totals = args.sums + item * 2 * args.channels;
     for (int64_t c = 0; c < 2 * args.channels; ++c) {
       totals[c] = 0;

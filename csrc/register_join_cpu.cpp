@@ -57,7 +57,7 @@ std::tuple<Tensor, Tensor> add_relu_pool(
 } // namespace tin
 
 STABLE_TORCH_LIBRARY_FRAGMENT(tin, m) {
-  // `fold`: the identity's first channels, read instead of its own, where temporal_interlace_into has overwritten them
+  // `fold`: the identity's first channels, read instead of its own, where temporal_interlace_ has overwritten them
   m.def("add_relu_(Tensor(a!) branch, Tensor identity, Tensor? fold=None) -> ()");
   m.def("add_relu_signs_(Tensor(a!) branch, Tensor identity, Tensor? fold=None) -> Tensor");
   m.def("add_relu_backward(Tensor grad, Tensor signs) -> Tensor");

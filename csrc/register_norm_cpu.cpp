@@ -77,16 +77,6 @@ void check_batch(const Tensor& x) {
       "x must be channels_last, of a multiple of 8 channels and of more than one pixel, got ", shape_text(x));
 }
 
-template <class T>
-void check_per_channel(const Tensor& x, std::initializer_list<const Tensor*> parts) {
-  for (const Tensor* part : parts) {
-    STD_TORCH_CHECK(
-        part->dim() == 1 && part->size(0) == x.size(1) && part->is_contiguous() &&
-            part->scalar_type() == accumulate_type<T> && part->device() == x.device(),
-        "what a batch norm has for each channel must be (C,) = (", x.size(1), ",), float32, or float64 like x");
-  }
-}
-
 // Every item of `block` rows, the last of them shorter: each(item, rows)
 template <class Each>
 void over_items(int64_t rows, int64_t block, const Each& each) {

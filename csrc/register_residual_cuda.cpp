@@ -10,7 +10,7 @@ namespace {
 using torch::stable::accelerator::DeviceGuard;
 
 void refuse_fold(const OptionalTensor& fold) {
-  STD_TORCH_CHECK(!fold, "fold is for the CPU: temporal_interlace_into has no CUDA kernel");
+  STD_TORCH_CHECK(!fold, "fold is for the CPU: temporal_interlace_ has no CUDA kernel");
 }
 
 void add_relu(Tensor branch, Tensor identity, OptionalTensor fold) {
