@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.shift_forms import forms
 from tin import bench
 from tin.bench.records import new_record, write_record
 from tin.bench.shapes import LAYOUTS
@@ -43,6 +44,9 @@ def main() -> int:
         work = Workload(batch_size=clips, dtype=dtype, device=device)
         skip = "left out by --quick" if options.quick else None
         save(f"op-{dtype}", bench.op(work, Rounds(5, 30), layouts=tuple(LAYOUTS), skip_compiled=skip))
+    work = Workload(batch_size=clips, dtype="bfloat16", device=device)
+    rows = [line for training in (False, True) for line in forms(work, Rounds(5, 30), training=training)]
+    save("shift_forms-bfloat16", {"settings": work.settings(Rounds(5, 30)), "rows": rows})
     save("inference", bench.inference(Workload(dtype="float16", device=device), rounds))
     for dtype in ("bfloat16", "float16"):
         work = Workload(batch_size=clips, dtype=dtype, device=device)
