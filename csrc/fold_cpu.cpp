@@ -25,8 +25,8 @@ void copy_run(const FoldArgs<T>& args, int64_t frame, int64_t first, int64_t run
     for (int64_t pixel = block; pixel < end; ++pixel) {
       const T* from = x + pixel * args.channels;
       T* to = fold + pixel * args.folded;
+      memcpy(to, from, static_cast<size_t>(run) * sizeof(T));
       for (int64_t c = 0; c < run; ++c) {
-        to[c] = from[c];
         sums[c] += widen(from[c]);
       }
     }
@@ -72,6 +72,13 @@ void spread(const SpreadArgs<T>& args, int64_t begin, int64_t end) {
     }
     for (; c < args.folded; c += 8) {
       T sums[8];
+#if defined(__AVX2__)
+      if constexpr (sizeof(T) == 2) {
+        narrow_eight(_mm256_add_ps(widen_eight(x_grad + c), _mm256_loadu_ps(shares + c)), sums);
+        pass_eight(x_grad + c, sums, signs[c / 8]);
+        continue;
+      }
+#endif
       for (int j = 0; j < 8; ++j) {
         narrow(widen(x_grad[c + j]) + shares[c + j], sums[j]);
       }

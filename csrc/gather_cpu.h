@@ -1,4 +1,4 @@
-// The backward pass of rows in one go, for float and AVX-512: a row's groups gathered from other frames, added to what another
+// The backward pass of rows in one go, with AVX-512: a row's groups gathered from other frames, added to what another
 // reader passes, masked, written, and multiplied with x for the sums, while each is in a register. Every lane computes what
 // move_cpu.h and add_products do, in their order: the bits are theirs.
 // For interlace_cpu.cpp: everything has internal linkage.
@@ -35,8 +35,6 @@ TIN_INLINE bool gather_chunk(const Params&, const CpuGrid&, const Chunk&, const 
 
 #if defined(__AVX512F__)
 
-constexpr int kLanes = 16;
-
 // Of lanes [first, first + lanes), the others as zeros.
 TIN_INLINE float total_of(__m512 sums, int first, int lanes) {
   alignas(64) float all[kLanes];
@@ -58,13 +56,15 @@ TIN_INLINE float total_of(__m512 sums) {
 
 // Both frames of the gradient that a group is gathered from: `read` for the sums, where the frame is in the clip, and `used` for
 // the gradient, where its coefficient is not zero too.
+template <class T>
 struct Gathered {
-  const float *near, *far; // null where not read
+  const T *near, *far; // null where not read
   bool near_used, far_used;
   __m512 near_scale, far_scale, fill;
 };
 
-TIN_INLINE Gathered gathered(const float* clip, int64_t frame, const Taps<float>& taps) {
+template <class T>
+TIN_INLINE Gathered<T> gathered(const T* clip, int64_t frame, const Taps<float>& taps) {
   return {
       taps.near.frame < 0 ? nullptr : clip + taps.near.frame * frame,
       taps.far.frame < 0 ? nullptr : clip + taps.far.frame * frame,
@@ -73,38 +73,32 @@ TIN_INLINE Gathered gathered(const float* clip, int64_t frame, const Taps<float>
 }
 
 // What is done with 16 gathered elements at `at` of the frame; `passed` and `signs` are the row's, null for none.
-template <bool STREAM>
-TIN_INLINE void put(const Movement<float>& m, int64_t at, __m512 value, const float* passed, const uint8_t* signs) {
-  if (STREAM) {
-    return _mm512_stream_ps(m.out + at, value);
-  }
-  if (passed) {
-    value = _mm512_add_ps(value, _mm512_loadu_ps(passed));
+template <class T>
+TIN_INLINE void put(const Movement<T>& m, int64_t at, __m512 value, const T* passed, const uint8_t* signs) {
+  if (passed) { // a sum of what was rounded to T
+    value = _mm512_add_ps(widen_lanes(narrow_lanes(value, T{}), T{}), load_wide(passed));
   }
   if (signs) {
     value = passed_of(value, signs);
   }
-  _mm512_storeu_ps(m.out + at, value);
+  store_lanes(m.out + at, narrow_lanes(value, T{}));
 }
 
 // A row from where its groups end.
-template <bool STREAM>
+template <class T>
 TIN_INLINE void put_rest(
-    const Params& p, const Movement<float>& m, int64_t at, const float* passed, const uint8_t* signs, int64_t fold) {
-  if (STREAM) {
-    return stream_lines(m.out + at + fold, m.own + at + fold, p.row - fold);
-  }
+    const Params& p, const Movement<T>& m, int64_t at, const T* passed, const uint8_t* signs, int64_t fold) {
   pass(
       m.out + at + fold, m.own + at + fold, passed ? passed + fold : nullptr, signs ? signs + fold / 8 : nullptr,
       p.row - fold);
 }
 
 // Groups of whole vectors, through the caches.
-template <class TapsOf>
+template <class T, class TapsOf>
 TIN_INLINE void gather_vectors(
-    const Params& p, const Chunk& chunk, const Movement<float>& m, const Products<float>& products, bool large,
+    const Params& p, const Chunk& chunk, const Movement<T>& m, const Products<T>& products, bool large,
     const TapsOf& taps_of) {
-  Gathered groups[kGroups];
+  Gathered<T> groups[kGroups];
   __m512 near_sums[kGroups], far_sums[kGroups];
   for (int64_t k = 0; k < p.groups; ++k) {
     groups[k] = gathered(m.clip, p.frame, taps_of(k));
@@ -112,14 +106,14 @@ TIN_INLINE void gather_vectors(
   }
   for (int64_t r = 0; r < chunk.rows; ++r) {
     const int64_t at = (chunk.row + r) * p.row;
-    const float* passed = passed_row(p, m, chunk.row + r);
+    const T* passed = passed_row(p, m, chunk.row + r);
     const uint8_t* signs = m.signs ? m.signs + at / 8 : nullptr;
     for (int64_t k = 0; k < p.groups; ++k) {
-      const Gathered& g = groups[k];
+      const Gathered<T>& g = groups[k];
       __m512 near_sum = near_sums[k], far_sum = far_sums[k];
       for (int64_t i = k * p.run; i < (k + 1) * p.run; i += kLanes) {
-        const __m512 near = g.near ? _mm512_loadu_ps(g.near + at + i) : _mm512_setzero_ps();
-        const __m512 far = g.far ? _mm512_loadu_ps(g.far + at + i) : _mm512_setzero_ps();
+        const __m512 near = g.near ? load_wide(g.near + at + i) : _mm512_setzero_ps();
+        const __m512 far = g.far ? load_wide(g.far + at + i) : _mm512_setzero_ps();
         __m512 value = g.fill;
         if (g.near_used && g.far_used) {
           value = _mm512_add_ps(_mm512_mul_ps(g.near_scale, near), _mm512_mul_ps(g.far_scale, far));
@@ -128,9 +122,9 @@ TIN_INLINE void gather_vectors(
         } else if (g.far_used) {
           value = _mm512_mul_ps(g.far_scale, far);
         }
-        put<false>(m, at + i, value, passed ? passed + i : nullptr, signs ? signs + i / 8 : nullptr);
+        put(m, at + i, value, passed ? passed + i : nullptr, signs ? signs + i / 8 : nullptr);
         if (products.x) {
-          const __m512 x = _mm512_loadu_ps(products.x + r * products.row + i);
+          const __m512 x = load_wide(products.x + r * products.row + i);
           if (g.near) {
             near_sum = _mm512_add_ps(near_sum, _mm512_mul_ps(near, x));
           }
@@ -148,7 +142,7 @@ TIN_INLINE void gather_vectors(
       near_sums[k] = near_sum;
       far_sums[k] = far_sum;
     }
-    put_rest<false>(p, m, at, passed, signs, p.groups * p.run);
+    put_rest(p, m, at, passed, signs, p.groups * p.run);
   }
   if (products.x) {
     for (int64_t k = 0; k < p.groups; ++k) {
@@ -159,19 +153,19 @@ TIN_INLINE void gather_vectors(
 }
 
 // The sums of one group of whole vectors, whose frames the pass before has brought into the core's own cache.
-template <bool NEAR, bool FAR>
+template <bool NEAR, bool FAR, class T>
 TIN_INLINE void sum_vectors(
-    const Params& p, const Chunk& chunk, const Products<float>& products, const Gathered& g, int64_t k) {
+    const Params& p, const Chunk& chunk, const Products<T>& products, const Gathered<T>& g, int64_t k) {
   __m512 near_sum = _mm512_setzero_ps(), far_sum = _mm512_setzero_ps();
   for (int64_t r = 0; r < chunk.rows; ++r) {
     const int64_t at = (chunk.row + r) * p.row;
     for (int64_t i = k * p.run; i < (k + 1) * p.run; i += kLanes) {
-      const __m512 x = _mm512_loadu_ps(products.x + r * products.row + i);
+      const __m512 x = load_wide(products.x + r * products.row + i);
       if (NEAR) {
-        near_sum = _mm512_add_ps(near_sum, _mm512_mul_ps(_mm512_loadu_ps(g.near + at + i), x));
+        near_sum = _mm512_add_ps(near_sum, _mm512_mul_ps(load_wide(g.near + at + i), x));
       }
       if (FAR) {
-        far_sum = _mm512_add_ps(far_sum, _mm512_mul_ps(_mm512_loadu_ps(g.far + at + i), x));
+        far_sum = _mm512_add_ps(far_sum, _mm512_mul_ps(load_wide(g.far + at + i), x));
       }
     }
   }
@@ -180,11 +174,11 @@ TIN_INLINE void sum_vectors(
 }
 
 // Groups of whole vectors, past the caches: row by row, then the sums (measured: asking for their x meanwhile takes a tenth off both).
-template <class TapsOf>
+template <class T, class TapsOf>
 TIN_INLINE void stream_vectors(
-    const Params& p, const CpuGrid& grid, const Chunk& chunk, const Movement<float>& m, const Products<float>& products,
+    const Params& p, const CpuGrid& grid, const Chunk& chunk, const Movement<T>& m, const Products<T>& products,
     const TapsOf& taps_of) {
-  Movement<float> asking = m;
+  Movement<T> asking = m;
   asking.after = products.x;
   asking.after_row = products.row;
   move_chunk(p, grid, chunk, asking, taps_of);
@@ -192,7 +186,7 @@ TIN_INLINE void stream_vectors(
     return;
   }
   for (int64_t k = 0; k < p.groups; ++k) {
-    const Gathered g = gathered(m.clip, p.frame, taps_of(k));
+    const Gathered<T> g = gathered(m.clip, p.frame, taps_of(k));
     if (g.near && g.far) {
       sum_vectors<true, true>(p, chunk, products, g, k);
     } else if (g.near) {
@@ -206,28 +200,32 @@ TIN_INLINE void stream_vectors(
 }
 
 // Groups that are one vector together, of `run` lanes each.
-template <bool STREAM, int RUN, class TapsOf>
+template <bool STREAM, int RUN, class T, class TapsOf>
 TIN_INLINE void gather_line(
-    const Params& p, const Chunk& chunk, const Movement<float>& m, const Products<float>& products, const TapsOf& taps_of) {
+    const Params& p, const Chunk& chunk, const Movement<T>& m, const Products<T>& products, const TapsOf& taps_of) {
   constexpr int groups = kLanes / RUN;
-  const __m512i none = _mm512_setzero_si512();
-  const float *near_from[groups], *far_from[groups];
-  __m512i near_lanes[groups], far_lanes[groups], near_read = none, far_read = none, near_used = none, far_used = none;
+  constexpr int64_t line = kLine / sizeof(T);
+  const Lanes<T> none = lanes_of<T>(0, 0);
+  const __m512i no_words = _mm512_setzero_si512();
+  const T *near_from[groups], *far_from[groups];
+  Lanes<T> near_lanes[groups], far_lanes[groups];
+  __m512i near_read = no_words, far_read = no_words, near_used = no_words, far_used = no_words;
   alignas(64) float near_scales[kLanes], far_scales[kLanes], near_elses[kLanes], far_elses[kLanes];
-  Frames<2 * groups> frames;
+  Frames<2 * groups, T> frames;
   for (int k = 0; k < groups; ++k) {
     const Taps<float> taps = taps_of(k);
-    const __m512i lanes = lanes_of(k * RUN, RUN);
+    const Lanes<T> lanes = lanes_of<T>(k * RUN, RUN);
+    const __m512i words = lanes_of<float>(k * RUN, RUN);
     near_lanes[k] = taps.near.frame < 0 ? none : lanes;
     far_lanes[k] = taps.far.frame < 0 ? none : lanes;
     near_from[k] = taps.near.frame < 0 ? m.own : m.clip + taps.near.frame * p.frame;
     far_from[k] = taps.far.frame < 0 ? m.own : m.clip + taps.far.frame * p.frame;
     frames.note(near_from[k]);
     frames.note(far_from[k]);
-    near_read = _mm512_or_si512(near_read, near_lanes[k]);
-    far_read = _mm512_or_si512(far_read, far_lanes[k]);
-    near_used = _mm512_or_si512(near_used, taps.near.used ? lanes : none);
-    far_used = _mm512_or_si512(far_used, taps.far.used ? lanes : none);
+    near_read = _mm512_or_si512(near_read, taps.near.frame < 0 ? no_words : words);
+    far_read = _mm512_or_si512(far_read, taps.far.frame < 0 ? no_words : words);
+    near_used = _mm512_or_si512(near_used, taps.near.used ? words : no_words);
+    far_used = _mm512_or_si512(far_used, taps.far.used ? words : no_words);
     for (int j = k * RUN; j < (k + 1) * RUN; ++j) {
       near_scales[j] = taps.near.used ? taps.near.scale : 1;
       far_scales[j] = taps.far.used ? taps.far.scale : 1;
@@ -244,29 +242,33 @@ TIN_INLINE void gather_line(
   };
   for (int64_t r = 0; r < chunk.rows; ++r) {
     const int64_t at = (chunk.row + r) * p.row;
-    const float* passed = passed_row(p, m, chunk.row + r);
+    const T* passed = passed_row(p, m, chunk.row + r);
     const uint8_t* signs = m.signs ? m.signs + at / 8 : nullptr;
-    __m512 near = _mm512_setzero_ps(), far = _mm512_setzero_ps();
+    Lanes<T> near_bits = none, far_bits = none;
     for (int k = 0; k < groups; ++k) {
-      near = with_lanes(near, near_from[k] + at, near_lanes[k]);
-      far = with_lanes(far, far_from[k] + at, far_lanes[k]);
+      near_bits = with_lanes(near_bits, near_from[k] + at, near_lanes[k]);
+      far_bits = with_lanes(far_bits, far_from[k] + at, far_lanes[k]);
     }
+    const __m512 near = widen_lanes(near_bits, T{}), far = widen_lanes(far_bits, T{});
     const __m512 value = _mm512_add_ps(
         _mm512_mul_ps(near_scale, with(near, near_used, near_else)),
         _mm512_mul_ps(far_scale, with(far, far_used, far_else)));
-    put<STREAM>(m, at, value, passed, signs);
+    if (STREAM) {
+      stream_line(m.out + at, narrow_lanes(value, T{}), m.own + at);
+      stream_lines(m.out + at + line, m.own + at + line, p.row - line);
+      frames.prefetch(at + kLinesAhead * p.row);
+    } else {
+      put(m, at, value, passed, signs);
+      put_rest(p, m, at, passed, signs, kLanes);
+    }
     if (products.x) {
-      const __m512 x = _mm512_loadu_ps(products.x + r * products.row);
+      const __m512 x = load_wide(products.x + r * products.row);
       near_sums = _mm512_mask_add_ps(near_sums, near_sum, near_sums, _mm512_mul_ps(near, x));
       far_sums = _mm512_mask_add_ps(far_sums, far_sum, far_sums, _mm512_mul_ps(far, x));
-    }
-    if (STREAM) {
-      frames.prefetch(at + kLinesAhead * p.row);
-      if (products.x) {
+      if (STREAM) {
         __builtin_prefetch(products.x + (r + kLinesAhead) * products.row);
       }
     }
-    put_rest<STREAM>(p, m, at, passed, signs, kLanes);
   }
   if (products.x) {
     for (int k = 0; k < groups; ++k) {
@@ -276,9 +278,9 @@ TIN_INLINE void gather_line(
   }
 }
 
-template <bool STREAM, class TapsOf>
+template <bool STREAM, class T, class TapsOf>
 TIN_INLINE bool gather_rows(
-    const Params& p, const CpuGrid& grid, const Chunk& chunk, const Movement<float>& m, const Products<float>& products, const TapsOf& taps_of) {
+    const Params& p, const CpuGrid& grid, const Chunk& chunk, const Movement<T>& m, const Products<T>& products, const TapsOf& taps_of) {
   if (p.run == 4 && p.groups == 4) {
     gather_line<STREAM, 4>(p, chunk, m, products, taps_of);
   } else if (p.run == 8 && p.groups == 2) {
@@ -299,9 +301,10 @@ TIN_INLINE bool gather_rows(
 }
 
 // Whether it was done here.
-template <class TapsOf>
+template <class T, class TapsOf>
+  requires(sizeof(T) <= sizeof(float))
 TIN_INLINE bool gather_chunk(
-    const Params& p, const CpuGrid& grid, const Chunk& chunk, const Movement<float>& m, const Products<float>& products,
+    const Params& p, const CpuGrid& grid, const Chunk& chunk, const Movement<T>& m, const Products<T>& products,
     const TapsOf& taps_of) {
   if (p.rows == 1 || p.groups > kGroups) {
     return false;

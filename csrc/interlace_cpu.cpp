@@ -50,7 +50,7 @@ void backward(const Params& p, const CpuGrid& grid, const CpuBackwardArgs<T>& al
   const BackwardArgs<T>& args = all.op;
   const int64_t passed_pixels = p.rows == 1 || all.stride == 1 ? p.rows
       : (all.width + all.stride - 1) / all.stride * ((p.rows / all.width + all.stride - 1) / all.stride);
-  const bool far_apart = grid.large && p.rows > 1 && p.run * static_cast<int64_t>(sizeof(T)) >= kLine;
+  const bool far_apart = grid.large && p.rows > 1 && p.run * static_cast<int64_t>(sizeof(T)) >= kLine / 2;
   for (int64_t index = begin; index < end; ++index) {
     const Chunk chunk = chunk_of(p, grid, index);
     const int64_t here = chunk.frame * p.frame;

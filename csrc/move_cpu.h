@@ -107,14 +107,14 @@ TIN_INLINE void move_rows(const Params& p, const Chunk& chunk, const Movement<T>
   alignas(kLine) T staged[STREAM ? kStage / size : 1];
   const int64_t fold = p.groups * p.run;
   const int64_t edge = STREAM ? (fold * size + kLine - 1) / kLine * kLine / size : fold;
-  const bool far_apart = STREAM && p.run * size >= kLine;
+  const bool far_apart = STREAM && p.run * size >= kLine / 2;
   for (int64_t r = chunk.row; r < chunk.row + chunk.rows; ++r) {
     const int64_t at = r * p.row;
     T* row = STREAM ? staged : m.out + at;
     if constexpr (LINE && STREAM) {
-      line.stream(m.out + at, at);
+      line.stream(m.out, m.own, at);
       line.prefetch(at + kLinesAhead * p.row);
-      stream_lines(m.out + at + fold, m.own + at + fold, p.row - fold);
+      stream_lines(m.out + at + edge, m.own + at + edge, p.row - edge);
       continue;
     } else if constexpr (LINE) {
       line.move(row, at);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "interlace_cpu.h"
+#include "lanes_cpu.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -89,7 +90,7 @@ constexpr int64_t kLinesAhead = 16; // rows, where a row's groups are one line
 constexpr int64_t kStage = 4096; // bytes of groups in a row that it takes at most when it streams
 
 // Asks for elements that a later row will want: processors do not foresee a few lines in every row of many frames
-// (measured: a quarter less time for 51 MB of 256 channels, but a loss where a group is less than a line).
+// (measured: a quarter less time for 51 MB of 256 channels in float32, half in bfloat16, but a loss where a group is a quarter of a line).
 template <class T>
 TIN_INLINE void prefetch(const T* from, int64_t at, int64_t length) {
   if (from) {
@@ -120,7 +121,7 @@ TIN_INLINE void stream_lines(T* to, const T* from, int64_t length) {
   }
 }
 
-// A row of all groups, made in a register where together they are a cache line. A line put together of pieces in memory could
+// A row of all groups, made in a register where together they are a register's lanes. A line put together of pieces in memory could
 // not be read back, for a stream or a sum, before the pieces are in the cache.
 struct NoLine {
   template <class... Args>
@@ -128,37 +129,25 @@ struct NoLine {
 };
 
 template <int LENGTH, class T>
-constexpr int kLineGroups = 0; // that are a line, with registers of a line; 0: none
+constexpr int kLineGroups = 0; // that are a register's lanes together; 0: none
 
 template <int LENGTH, class T>
 struct Line : NoLine {};
 
 #if defined(__AVX512F__)
-template <>
-constexpr int kLineGroups<4, float> = 4;
-template <>
-constexpr int kLineGroups<8, float> = 2;
-
-// Lanes [first, first + count), all bits set, and no others.
-TIN_INLINE __m512i lanes_of(int first, int count) {
-  return _mm512_movm_epi32(static_cast<__mmask16>(((1u << count) - 1) << first));
-}
-
-// into | (from & lanes): a masked load would do, but waits for its mask (measured: this halves a join's backward pass).
-TIN_INLINE __m512 with_lanes(__m512 into, const float* from, __m512i lanes) {
-  constexpr int a_or_b_and_c = 0xf8;
-  return _mm512_castsi512_ps(
-      _mm512_ternarylogic_epi32(_mm512_castps_si512(into), _mm512_loadu_si512(from), lanes, a_or_b_and_c));
-}
+template <class T>
+constexpr int kLineGroups<4, T> = sizeof(T) == 8 ? 0 : 4;
+template <class T>
+constexpr int kLineGroups<8, T> = sizeof(T) == 8 ? 0 : 2;
 
 // Frames that are read, each once, to ask for their later rows: one line of each, which no processor foresees (measured: half
 // the time).
-template <int MOST>
+template <int MOST, class T>
 struct Frames {
-  const float* frames[MOST];
+  const T* frames[MOST];
   int count = 0;
 
-  __attribute__((always_inline)) void note(const float* frame) {
+  __attribute__((always_inline)) void note(const T* frame) {
     for (int i = 0; i < count; ++i) {
       if (frames[i] == frame) {
         return;
@@ -174,20 +163,35 @@ struct Frames {
   }
 };
 
-template <int LENGTH>
-struct Line<LENGTH, float> {
-  static constexpr int groups = kLineGroups<LENGTH, float>;
-  __m512i near_lanes[groups], far_lanes[groups];
-  const float *near_frame[groups], *far_frame[groups];
-  __m512 near_else, far_else, near_scale, far_scale; // else: zero in the lanes that are read
-  Frames<2 * groups> frames;
+// Writes the line that begins with `lanes` and goes on as `own` does past the caches.
+TIN_INLINE void stream_line(float* out, __m512i lanes, const float*) {
+  _mm512_stream_si512(reinterpret_cast<__m512i*>(out), lanes);
+}
+
+template <class T>
+TIN_INLINE void stream_line(T* out, __m256i lanes, const T* own) {
+  const __m512i line = _mm512_inserti64x4(_mm512_castsi256_si512(lanes), load_lanes(own + kLanes), 1);
+  _mm512_stream_si512(reinterpret_cast<__m512i*>(out), line);
+}
+
+template <int LENGTH, class T>
+  requires(kLineGroups<LENGTH, T> != 0)
+struct Line<LENGTH, T> {
+  static constexpr int groups = kLineGroups<LENGTH, T>;
+  Lanes<T> near_lanes[groups], far_lanes[groups];
+  const T *near_frame[groups], *far_frame[groups];
+  Lanes<T> near_else, far_else; // zero in the lanes that are read
+  __m512 near_scale, far_scale;
+  Frames<2 * groups, T> frames;
 
   // What a group does not read stands for its fill, and for -0, which changes no sum.
-  __attribute__((always_inline)) Line(const Origin<float>* from, const float* any) {
-    alignas(64) float near_elses[16], far_elses[16], near_scales[16], far_scales[16];
+  __attribute__((always_inline)) Line(const Origin<T>* from, const T* any) {
+    alignas(64) float near_elses[kLanes], far_elses[kLanes], near_scales[kLanes], far_scales[kLanes];
+    const Lanes<T> none = lanes_of<T>(0, 0);
     for (int k = 0; k < groups; ++k) {
-      near_lanes[k] = from[k].near ? lanes_of(k * LENGTH, LENGTH) : _mm512_setzero_si512();
-      far_lanes[k] = from[k].far ? lanes_of(k * LENGTH, LENGTH) : _mm512_setzero_si512();
+      const Lanes<T> lanes = lanes_of<T>(k * LENGTH, LENGTH);
+      near_lanes[k] = from[k].near ? lanes : none;
+      far_lanes[k] = from[k].far ? lanes : none;
       near_frame[k] = from[k].near ? from[k].near : any;
       far_frame[k] = from[k].far ? from[k].far : any;
       frames.note(near_frame[k]);
@@ -199,8 +203,8 @@ struct Line<LENGTH, float> {
         far_scales[j] = from[k].far ? from[k].far_scale : 1;
       }
     }
-    near_else = _mm512_load_ps(near_elses);
-    far_else = _mm512_load_ps(far_elses);
+    near_else = narrow_lanes(_mm512_load_ps(near_elses), T{});
+    far_else = narrow_lanes(_mm512_load_ps(far_elses), T{});
     near_scale = _mm512_load_ps(near_scales);
     far_scale = _mm512_load_ps(far_scales);
   }
@@ -209,21 +213,24 @@ struct Line<LENGTH, float> {
     frames.prefetch(at);
   }
 
-  __attribute__((always_inline)) __m512 made(int64_t at) const {
-    __m512 near = near_else, far = far_else;
+  __attribute__((always_inline)) Lanes<T> made(int64_t at) const {
+    Lanes<T> near = near_else, far = far_else;
     for (int k = 0; k < groups; ++k) {
       near = with_lanes(near, near_frame[k] + at, near_lanes[k]);
       far = with_lanes(far, far_frame[k] + at, far_lanes[k]);
     }
-    return _mm512_add_ps(_mm512_mul_ps(near_scale, near), _mm512_mul_ps(far_scale, far));
+    const __m512 sum = _mm512_add_ps(
+        _mm512_mul_ps(near_scale, widen_lanes(near, T{})), _mm512_mul_ps(far_scale, widen_lanes(far, T{})));
+    return narrow_lanes(sum, T{});
   }
 
-  __attribute__((always_inline)) void move(float* out, int64_t at) const {
-    _mm512_storeu_ps(out, made(at));
+  __attribute__((always_inline)) void move(T* out, int64_t at) const {
+    store_lanes(out, made(at));
   }
 
-  __attribute__((always_inline)) void stream(float* out, int64_t at) const {
-    _mm512_stream_ps(out, made(at));
+  // And what follows in the line, as `own` has it.
+  __attribute__((always_inline)) void stream(T* out, const T* own, int64_t at) const {
+    stream_line(out + at, made(at), own + at);
   }
 };
 #endif

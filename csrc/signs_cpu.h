@@ -4,6 +4,7 @@
 
 #include <type_traits>
 
+#include "lanes_cpu.h"
 #include "join.h"
 
 #if defined(__x86_64__)
@@ -12,12 +13,21 @@
 
 namespace tin {
 
-// Eight bits, the first the lowest: which of eight results, as they are stored, pass a gradient.
+// Eight bits, the first the lowest: which of eight results of a ReLU, as they are stored, pass a gradient.
 template <class T>
 TIN_INLINE uint8_t signs_of(const T* results) {
-  unsigned bits = 0;
+#if defined(__SSE2__)
+  if constexpr (sizeof(T) == 2) { // what is not zero
+    const __m128i zeros = _mm_cmpeq_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(results)), _mm_setzero_si128());
+    return static_cast<uint8_t>(~_mm_movemask_epi8(_mm_packs_epi16(zeros, zeros)));
+  }
+#endif
+  unsigned each[8], bits = 0;
+  for (int j = 0; j < 8; ++j) { // without branches, which nobody foresees
+    each[j] = passes(widen(results[j])) ? 1u << j : 0u;
+  }
   for (int j = 0; j < 8; ++j) {
-    bits |= static_cast<unsigned>(passes(widen(results[j]))) << j;
+    bits |= each[j];
   }
   return static_cast<uint8_t>(bits);
 }
@@ -36,15 +46,33 @@ constexpr int kSigns = 8;
 // branch = relu(branch + identity), and the signs.
 template <class T>
 TIN_INLINE void add_relu_of_several(T* branch, const T* identity, uint8_t* signs) {
-  for (int j = 0; j < 8; ++j) {
-    narrow(relu(widen(branch[j]) + widen(identity[j])), branch[j]);
+#if defined(__AVX2__)
+  if constexpr (sizeof(T) == 2) {
+    const __m256 sum = _mm256_add_ps(widen_eight(branch), widen_eight(identity));
+    narrow_eight(_mm256_and_ps(sum, _mm256_cmp_ps(sum, _mm256_setzero_ps(), _CMP_NLE_UQ)), branch);
+    *signs = signs_of(branch);
+    return;
   }
-  *signs = signs_of(branch);
+#endif
+  T results[8]; // apart from both, so that the loop vectorises
+  for (int j = 0; j < 8; ++j) {
+    narrow(relu(widen(branch[j]) + widen(identity[j])), results[j]);
+  }
+  memcpy(branch, results, sizeof(results));
+  *signs = signs_of(results);
 }
 
 // out = grad where the sign's bit is set, else zero, for eight elements; out may be grad.
 template <class T>
 TIN_INLINE void pass_eight(T* out, const T* grad, uint8_t signs) {
+#if defined(__SSE2__)
+  if constexpr (sizeof(T) == 2) {
+    const __m128i bit = _mm_setr_epi16(1, 2, 4, 8, 16, 32, 64, 128);
+    const __m128i set = _mm_cmpeq_epi16(_mm_and_si128(_mm_set1_epi16(signs), bit), bit);
+    const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(grad));
+    return _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm_and_si128(bits, set));
+  }
+#endif
   using Bits = std::conditional_t<sizeof(T) == 8, uint64_t, std::conditional_t<sizeof(T) == 4, uint32_t, uint16_t>>;
   Bits bits[8];
   memcpy(bits, grad, sizeof(bits));
@@ -53,6 +81,15 @@ TIN_INLINE void pass_eight(T* out, const T* grad, uint8_t signs) {
   }
   memcpy(out, bits, sizeof(bits));
 }
+
+#if defined(__AVX2__) && !defined(__AVX512F__)
+TIN_INLINE void add_relu_of_several(float* branch, const float* identity, uint8_t* signs) {
+  const __m256 sum = _mm256_add_ps(_mm256_loadu_ps(branch), _mm256_loadu_ps(identity));
+  const __m256 set = _mm256_cmp_ps(sum, _mm256_setzero_ps(), _CMP_NLE_UQ);
+  _mm256_storeu_ps(branch, _mm256_and_ps(sum, set));
+  *signs = static_cast<uint8_t>(_mm256_movemask_ps(set));
+}
+#endif
 
 #if defined(__AVX2__)
 TIN_INLINE void pass_eight(float* out, const float* grad, uint8_t signs) {
@@ -72,6 +109,12 @@ TIN_INLINE void pass_several(T* out, const T* grad, const uint8_t* signs) {
 template <class T>
 TIN_INLINE void pass_sum_of_several(T* out, const T* a, const T* b, const uint8_t* signs) {
   T sums[8];
+#if defined(__AVX2__)
+  if constexpr (sizeof(T) == 2) {
+    narrow_eight(_mm256_add_ps(widen_eight(a), widen_eight(b)), sums);
+    return pass_eight(out, sums, *signs);
+  }
+#endif
   for (int j = 0; j < 8; ++j) {
     narrow(widen(a[j]) + widen(b[j]), sums[j]);
   }

@@ -21,7 +21,7 @@ from tests.op_cases import ALL_TYPES, CASES, FORMATS, LARGE, gradients
 from tin import ops
 results = []
 for case in (*CASES, *LARGE):
-    for dtype in ALL_TYPES if case in CASES else [torch.float32]:
+    for dtype in ALL_TYPES if case in CASES else [torch.float32, torch.bfloat16, torch.float16]:
         for memory_format in FORMATS:
             inputs = case.tensors(dtype, memory_format)
             arguments = (case.segments, case.group_size)
