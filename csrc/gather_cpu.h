@@ -255,19 +255,22 @@ TIN_INLINE void gather_line(
         _mm512_mul_ps(far_scale, with(far, far_used, far_else)));
     if (STREAM) {
       stream_line(m.out + at, narrow_lanes(value, T{}), m.own + at);
-      stream_lines(m.out + at + line, m.own + at + line, p.row - line);
-      frames.prefetch(at + kLinesAhead * p.row);
     } else {
       put(m, at, value, passed, signs);
-      put_rest(p, m, at, passed, signs, kLanes);
     }
     if (products.x) {
       const __m512 x = load_wide(products.x + r * products.row);
       near_sums = _mm512_mask_add_ps(near_sums, near_sum, near_sums, _mm512_mul_ps(near, x));
       far_sums = _mm512_mask_add_ps(far_sums, far_sum, far_sums, _mm512_mul_ps(far, x));
-      if (STREAM) {
+    }
+    if (STREAM) {
+      frames.prefetch(at + kLinesAhead * p.row);
+      if (products.x) {
         __builtin_prefetch(products.x + (r + kLinesAhead) * products.row);
       }
+      stream_lines(m.out + at + line, m.own + at + line, p.row - line);
+    } else {
+      put_rest(p, m, at, passed, signs, kLanes);
     }
   }
   if (products.x) {
