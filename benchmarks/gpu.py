@@ -32,7 +32,8 @@ def main() -> int:
     options.out.mkdir(parents=True, exist_ok=True)
 
     def save(name: str, result: dict[str, Any]) -> None:
-        record = new_record(bench.describe(device), shlex.join(sys.argv), {name.partition("-")[0]: result})
+        command = shlex.join(["python", "-m", "benchmarks.gpu", *sys.argv[1:]])
+        record = new_record(bench.describe(device), command, {name.partition("-")[0]: result})
         write_record(options.out / f"{name}.json", record)
         for line in result["rows"]:
             print(

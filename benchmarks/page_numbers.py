@@ -111,14 +111,17 @@ def _op_networks() -> str:
     def cells(what: str, row: dict[str, Any]) -> str:
         return f"| {what} | {row['torchvision_ratio']:.3f} | {row['ratio']:.3f} |"
 
+    one, half = "cpu-2threads-inference", "cpu-2threads-inference-bfloat16"
+    clip, step = "tin_resnet50, one clip", "tin_resnet50, training step, batch 2"
     return _lines(
-        "| ResNet-50, float32, channels_last | time of TIN / torchvision's ResNet-50 | / TSN, the same network here without the op |",
+        "| ResNet-50, channels_last | time of TIN / torchvision's ResNet-50 | / TSN, the same network here without the op |",
         "|---|---|---|",
-        cells("inference, 1 clip, 8 × 224²", _row("cpu-2threads-inference", "tin_resnet50, one clip")),
-        cells(
-            "the same, prepared (`tin.inference`)", _row("cpu-2threads-inference", "tin_resnet50, one clip, prepared")
-        ),
-        cells("training step, 2 clips, 8 × 112²", _row("cpu-2threads-model", "tin_resnet50, training step, batch 2")),
+        cells("inference, 1 clip, 8 × 224², float32", _row(one, clip)),
+        cells("the same, prepared (`tin.inference`)", _row(one, f"{clip}, prepared")),
+        cells("training step, 2 clips, 8 × 112², float32", _row("cpu-2threads-model", step)),
+        cells("inference in bfloat16 (autocast)", _row(half, clip)),
+        cells("the same, prepared", _row(half, f"{clip}, prepared")),
+        cells("training step in bfloat16 (autocast)", _row("cpu-2threads-model-bfloat16", step)),
     )
 
 
@@ -153,6 +156,28 @@ def _op_alone() -> str:
         *lines("backward", "backward", "2¼ C", shapes, True),
         *lines("in place", "in place (what the network does forward)", "¾ C", shapes[1:], False),
         *lines("both gradients", "both gradients (what it does backward)", "3¼ C", shapes[1:], False),
+    )
+
+
+def _op_forms() -> str:
+    rows = _result("cpu-2threads-shift-forms")["rows"]
+    names = ("copied", "in place", "in place, then a product", "two products", "two convolutions")
+    what = {"inference": "inference, 1 clip", "training": "training, 2 clips"}
+
+    def cell(shape: str, form: str) -> str:
+        for row in rows:
+            if row["name"] == f"{shape}, {form}":
+                return f"{row['extra_bytes'] / 1e6:+.1f} MB, {row['ratio']:.2f}".replace("-", "−")
+        return "–"
+
+    shapes = dict.fromkeys((row["what"], "×".join(map(str, row["shape"]))) for row in rows)
+    return _lines(
+        "| | C, H, W | copied | in place: what the network does | in place, then a matrix product | two products | two convolutions |",
+        "|---|---|---:|---:|---:|---:|---:|",
+        *(
+            f"| {what[kind]} | {shape} | " + " | ".join(cell(f"{kind} {shape}", name) for name in names) + " |"
+            for kind, shape in shapes
+        ),
     )
 
 
@@ -278,6 +303,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "op-networks": _op_networks,
     "op-beside": _op_beside,
     "op-alone": _op_alone,
+    "op-forms": _op_forms,
     "index": _index,
     "transcoding": _transcoding,
     "reading": _reading,

@@ -241,7 +241,8 @@ def main() -> int:
     if options.out:
         settings = {**work.settings(rounds), "train_batch_size": 2, "train_input_size": options.train_size}
         result = {"shift_forms": {"settings": settings, "rows": rows}}
-        write_record(options.out, new_record(describe(work.device), shlex.join(sys.argv), result))
+        command = shlex.join(["python", "-m", "benchmarks.shift_forms", *sys.argv[1:]])
+        write_record(options.out, new_record(describe(work.device), command, result))
     return 0
 
 
